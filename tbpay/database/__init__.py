@@ -1,0 +1,30 @@
+"""The doors to the database, with all knowledge of its dialect behind them.
+
+``unit_of_work`` and ``atomically`` change, ``snapshot`` reads, ``configure`` chooses the database
+for an application that does not use the environment.
+"""
+
+from tbpay.database.engines import close
+from tbpay.database.location import Location, locate
+from tbpay.database.units import (
+    atomically,
+    configure,
+    connection,
+    location,
+    reset,
+    snapshot,
+    unit_of_work,
+)
+
+__all__ = [
+    "Location",
+    "atomically",
+    "close",
+    "configure",
+    "connection",
+    "locate",
+    "location",
+    "reset",
+    "snapshot",
+    "unit_of_work",
+]

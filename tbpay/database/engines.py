@@ -1,0 +1,153 @@
+"""Engines, one for each database and process; and what the driver's errors mean.
+
+Every connection keeps what was committed through a power cut (``synchronous=FULL``), holds the
+foreign keys, and waits 30 seconds for another writer. No connection changes the journal mode.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import sqlalchemy as sa
+
+from tbpay.database.location import Location
+from tbpay.errors import Code, SchemaError, TbpayError, UnavailableError
+from tbpay.schema import REVISIONS, VERSION_TABLE
+
+BUSY_SECONDS = 30
+
+# How the next unit begins: plain BEGIN for a snapshot, BEGIN IMMEDIATE to change. A context
+# variable and not an execution option, which costs as much as a statement.
+reading: ContextVar[bool] = ContextVar("tbpay_reading", default=False)
+
+_engines: dict[Location, sa.Engine] = {}
+
+
+def engine(location: Location) -> sa.Engine:
+    """Answer this process's engine for a database, made at the first call."""
+    if location not in _engines:
+        _engines[location] = new_engine(location)
+    return _engines[location]
+
+
+def new_engine(location: Location, *, foreign_keys: bool = True, **options: Any) -> sa.Engine:
+    """Make an engine whose units are real: the driver begins nothing by itself."""
+    made = sa.create_engine(
+        location.url, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True, **options
+    )
+
+    @sa.event.listens_for(made, "connect")
+    def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
+
+    @sa.event.listens_for(made, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if reading.get() else "BEGIN IMMEDIATE")
+
+    return made
+
+
+def close() -> None:
+    """Close every connection that is not in use; the next call opens a new one."""
+    for made in _engines.values():
+        made.dispose()
+    _engines.clear()
+
+
+def _forget() -> None:
+    for made in _engines.values():
+        # The connections belong to the parent, which goes on using them.
+        made.dispose(close=False)
+    _engines.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+@contextmanager
+def translated(location: Location) -> Iterator[None]:
+    """Turn what the driver says about the world outside into tbpay's own refusals."""
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        refusal = _refusal(error.orig, location)
+        if refusal is None:
+            raise
+        raise refusal from error
+    except sa.exc.TimeoutError as error:
+        raise _unavailable(Code.BUSY, f"no connection came free to {location}") from error
+
+
+def _refusal(error: BaseException | None, location: Location) -> TbpayError | None:
+    extended = getattr(error, "sqlite_errorcode", None)
+    match None if extended is None else extended & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            waited = f"another process has been writing to it for {BUSY_SECONDS} seconds"
+            return _unavailable(Code.BUSY, f"{location} is busy: {waited}")
+        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+            return _unavailable(Code.DISK_FULL, f"the disk of {location} is full or failing")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            return _unavailable(Code.READ_ONLY, f"{location} is read-only")
+        case sqlite3.SQLITE_CANTOPEN if not location.path.exists():
+            return missing(location)
+        case sqlite3.SQLITE_CANTOPEN:
+            return _unavailable(Code.UNREACHABLE, f"{location} cannot be opened")
+        case sqlite3.SQLITE_NOTADB:
+            return _unavailable(Code.NOT_A_DATABASE, f"{location} is not a SQLite database")
+        case sqlite3.SQLITE_CORRUPT:
+            return _unavailable(Code.CORRUPT, f"{location} is damaged: restore a backup")
+        case sqlite3.SQLITE_ERROR if str(error).startswith(("no such table", "no such column")):
+            return SchemaError(f"the tables of {location} are not tbpay's: {error}")
+    return None
+
+
+def _unavailable(code: Code, message: str) -> UnavailableError:
+    return UnavailableError(message, code=code)
+
+
+def missing(location: Location) -> SchemaError:
+    """Say that a database holds no tables of ours, or is not there at all."""
+    return SchemaError(
+        f"no tbpay tables in {location}",
+        code=Code.SCHEMA_MISSING,
+        hint=location.command("db upgrade"),
+    )
+
+
+def check_revision(connection: sa.Connection, location: Location) -> None:
+    """Refuse a schema that is older or newer than the stores know; once a connection."""
+    if connection.info.get("tbpay_revision") == REVISIONS[-1]:
+        return
+    found = revision(connection)
+    if found is None:
+        raise missing(location)
+    if found in REVISIONS[:-1]:
+        raise SchemaError(
+            f"{location} is at revision {found}, this tbpay needs {REVISIONS[-1]}",
+            code=Code.SCHEMA_BEHIND,
+            hint=location.command("db upgrade"),
+        )
+    if found != REVISIONS[-1]:
+        raise ahead(found, location)
+    connection.info["tbpay_revision"] = found
+
+
+def ahead(found: str, location: Location) -> SchemaError:
+    """Say that a database was migrated by a newer tbpay, or by something else."""
+    return SchemaError(
+        f"{location} is at revision {found}, which this tbpay does not know: update tbpay",
+        code=Code.SCHEMA_AHEAD,
+    )
+
+
+def revision(connection: sa.Connection) -> str | None:
+    """Read the revision that a database is at; None where there is none."""
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        return None
+    found = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608
+    return found.scalar()

@@ -1,0 +1,267 @@
+"""The vocabulary: entities, word sets, and every range and pattern, each stated once.
+
+The command line's parsers, the stores' guards and the tables' constraints read the ranges here.
+Entities are frozen: money does not change because somebody set an attribute.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from tbpay.errors import InvalidInputError, excerpt
+
+MAX_ID = 2**63 - 1
+MAX_AMOUNT_CENTS = 99_999_999
+MAX_BALANCE_CENTS = 99_999_999_999
+MAX_USES = 2**31 - 1
+MAX_PERCENT = 100
+MAX_TEXT = 255
+MAX_LIMIT = 1_000
+
+AMOUNT_PATTERN = r"[0-9]{1,6}(\.[0-9]{1,2})?"
+CODE_PATTERN = r"[A-Z0-9][A-Z0-9_-]{2,49}"
+EMAIL_PATTERN = r"[^\s@]+@[^\s@]+"
+STRIPE_ID_PATTERN = r"[!-~]{1,255}"
+E164_PATTERN = r"\+[1-9][0-9]{6,14}"
+TIME_WIDTH = len("2026-11-23T08:13:00.000000Z")
+
+
+class OrderType(StrEnum):
+    """What an order buys."""
+
+    INITIAL_ACCESS = "initial_access"
+    TOP_UP = "top_up"
+
+
+class OrderStatus(StrEnum):
+    """Where an order stands."""
+
+    PENDING = "pending"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REFUNDED = "refunded"
+
+
+class DiscountType(StrEnum):
+    """How a discount code reduces an amount."""
+
+    PERCENT = "percent"
+    FIXED = "fixed"
+
+
+class TransactionType(StrEnum):
+    """What a line does to a balance: a credit adds, a debit and a refund take away."""
+
+    CREDIT = "credit"
+    DEBIT = "debit"
+    REFUND = "refund"
+
+
+@dataclass(frozen=True)
+class Account:
+    """A customer. What the accounts table has no column for reads as None."""
+
+    id: int
+    email: str | None = None
+    created_at: datetime | None = None
+    stripe_customer_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """One purchase: ``amount_cents`` is charged, ``credit_cents`` is what completing it credits."""
+
+    id: int
+    account_id: int
+    order_type: OrderType
+    amount_cents: int
+    stripe_session_id: str | None
+    stripe_payment_intent_id: str | None
+    discount_code_id: int | None
+    status: OrderStatus
+    created_at: datetime
+    completed_at: datetime | None
+    credit_cents: int
+
+
+@dataclass(frozen=True)
+class AccountBalance:
+    """What an account can still spend, in cents; below zero when it owes."""
+
+    id: int
+    account_id: int
+    balance_cents: int
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class DiscountCode:
+    """A named reduction: ``discount_value`` is per cent or cents; ``max_uses`` None: no limit."""
+
+    id: int
+    code: str
+    discount_type: DiscountType
+    discount_value: int
+    max_uses: int | None
+    current_uses: int
+    active: bool
+    stripe_coupon_id: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """One line of an account's trail. ``amount_cents`` is a magnitude, never negative."""
+
+    id: int
+    account_id: int
+    order_id: int | None
+    transaction_type: TransactionType
+    amount_cents: int
+    balance_after_cents: int
+    description: str
+    created_at: datetime
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """Who changed what through the command line, when and why; ``detail`` is JSON."""
+
+    id: int
+    at: datetime
+    actor: str
+    host: str
+    action: str
+    subject: str
+    reason: str | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class CountrySMSCost:
+    """The price of one segment to a country: Twilio's and the customer's, exact, in cents."""
+
+    country_code: str
+    country_name: str
+    twilio_cost_per_segment_cents: Decimal
+    customer_cost_per_segment_cents: Decimal
+    segments_per_10_dollars: int
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """One page of a list; ``next`` is the cursor of the page after it, None on the last."""
+
+    items: Sequence[T]
+    next: str | None
+
+
+def whole(value: object, name: str, lowest: int, highest: int) -> int:
+    """Answer a value that is an int between two bounds, both included.
+
+    The type is exact: ``True``, ``1.5`` and ``"7"`` are no numbers here. Raises InvalidInputError.
+    """
+    if type(value) is not int:
+        raise InvalidInputError(f"{name} must be a whole number, not {excerpt(value)}")
+    if not lowest <= value <= highest:
+        raise InvalidInputError(
+            f"{name} must be between {lowest:,} and {highest:,}, not {excerpt(value)}"
+        )
+    return value
+
+
+def identifier(value: object, name: str) -> int:
+    """Answer an id, 1 … 2^63 − 1, or raise InvalidInputError."""
+    return whole(value, name, 1, MAX_ID)
+
+
+def amount(value: object) -> int:
+    """Answer an amount by hand, 1 … 99,999,999 cents, or raise InvalidInputError."""
+    return whole(value, "amount_cents", 1, MAX_AMOUNT_CENTS)
+
+
+def text(value: object, name: str) -> str:
+    """Answer a text of 1–255 characters with something visible, no NUL and no lone surrogate.
+
+    Raises InvalidInputError.
+    """
+    if type(value) is not str:
+        raise InvalidInputError(f"{name} must be text, not {excerpt(value)}")
+    if not any(map(is_visible, value[: MAX_TEXT + 1])):
+        raise InvalidInputError(f"{name} needs something visible, not {excerpt(value)}")
+    if len(value) > MAX_TEXT:
+        raise InvalidInputError(f"{name} takes {MAX_TEXT} characters, not {len(value):,}")
+    if any(char == "\0" or unicodedata.category(char) == "Cs" for char in value):
+        raise InvalidInputError(f"{name} holds a character that is not text: {excerpt(value)}")
+    return value
+
+
+def is_visible(char: str) -> bool:
+    """Tell whether a character leaves ink: a letter, mark, number, punctuation or symbol."""
+    return unicodedata.category(char)[0] in "LMNPS" and char not in _INKLESS
+
+
+# Letters, marks and symbols by their category, but drawn as nothing at all.
+_INKLESS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozenset(
+    map(chr, [*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)])
+)
+
+
+def discount_code(value: object) -> str:
+    """Answer a discount code as it is kept: upper case, without surrounding spaces.
+
+    Raises InvalidInputError unless it is three to fifty of ``A-Z 0-9 _ -``, the first a letter or
+    digit. ASCII is tested before upper-casing, which would turn ``ſ`` into ``S``.
+    """
+    if type(value) is not str:
+        raise InvalidInputError(f"a discount code must be text, not {excerpt(value)}")
+    code = value.strip(" ")
+    if not code.isascii() or not re.fullmatch(CODE_PATTERN, code.upper()):
+        raise InvalidInputError(
+            f"{excerpt(value)} is not a discount code: "
+            "3 to 50 letters A-Z, digits, - or _, the first a letter or digit"
+        )
+    return code.upper()
+
+
+def stripe_id(value: object, name: str) -> str:
+    """Answer an id that Stripe gave: 1–255 visible ASCII characters; or raise InvalidInputError."""
+    if type(value) is not str or not re.fullmatch(STRIPE_ID_PATTERN, value):
+        raise InvalidInputError(f"{name} must be an id as Stripe gives it, not {excerpt(value)}")
+    return value
+
+
+def email_address(value: object) -> str:
+    """Answer an email address, checked for its shape alone; or raise InvalidInputError."""
+    address = text(value, "email")
+    if not re.fullmatch(EMAIL_PATTERN, address) or not all(map(is_visible, address)):
+        raise InvalidInputError(f"{excerpt(value)} is not an email address")
+    return address
+
+
+def time_text(moment: datetime) -> str:
+    """Write an aware time as it is stored: UTC, fixed width, so that text order is time order."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(TIME_WIDTH, "0")
+
+
+def read_time(value: str) -> datetime:
+    """Read any ISO 8601 text as an aware UTC time; a naive one is UTC.
+
+    Raises InvalidInputError for what is no time, and for one outside the years 1–9999.
+    """
+    try:
+        moment = datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidInputError(
+            f"{excerpt(value)} is not a time such as 2026-11-23T08:13Z"
+        ) from None

@@ -1,0 +1,209 @@
+"""The tables as they stand at the newest revision: columns, keys, checks and indexes.
+
+Of ``accounts``, which belongs to the web application, only the two columns that tbpay relies on are
+declared. A range or word set is read from ``models``; a migration carries its own copy, because
+history does not change when the vocabulary does.
+"""
+
+from enum import StrEnum
+
+import sqlalchemy as sa
+
+from tbpay.models import (
+    MAX_AMOUNT_CENTS,
+    MAX_BALANCE_CENTS,
+    MAX_ID,
+    MAX_PERCENT,
+    MAX_TEXT,
+    MAX_USES,
+    DiscountType,
+    OrderStatus,
+    OrderType,
+    TransactionType,
+)
+
+REVISIONS = ("0001", "0002", "0003")
+"""Every revision that this tbpay knows, oldest first; the stores work at the last one only."""
+
+VERSION_TABLE = "tbpay_alembic_version"
+
+METADATA = sa.MetaData(
+    naming_convention={
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+# 64 bits on PostgreSQL; on SQLite only INTEGER makes the primary key the row's own number.
+_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_TIME = sa.String(50)
+
+
+def _between(column: str, lowest: int, highest: int) -> sa.CheckConstraint:
+    return sa.CheckConstraint(f"{column} BETWEEN {lowest} AND {highest}", name=column)
+
+
+def _one_of(column: str, words: type[StrEnum]) -> sa.CheckConstraint:
+    listed = ", ".join(f"'{word}'" for word in words)
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def _short(column: str) -> sa.CheckConstraint:
+    return sa.CheckConstraint(f"length({column}) BETWEEN 1 AND {MAX_TEXT}", name=column)
+
+
+def _fixed_width(column: str) -> sa.CheckConstraint:
+    return sa.CheckConstraint(f"{column} LIKE '____-__-__T__:__:__.______Z'", name=column)
+
+
+def _integers(*columns: str) -> sa.CheckConstraint:
+    """Refuse what SQLite would keep in an INTEGER column all the same: fractions and words."""
+    kept = " AND ".join(f"typeof({column}) IN ('integer', 'null')" for column in columns)
+    return sa.CheckConstraint(kept, name="integers").ddl_if(dialect="sqlite")
+
+
+accounts = sa.Table(
+    "accounts",
+    METADATA,
+    sa.Column("id", _BIG, primary_key=True),
+    sa.Column("stripe_customer_id", sa.String(255)),
+)
+
+discount_codes = sa.Table(
+    "discount_codes",
+    METADATA,
+    sa.Column("id", _BIG, primary_key=True),
+    sa.Column("code", sa.String(50), nullable=False),
+    sa.Column("discount_type", sa.String(20), nullable=False),
+    sa.Column("discount_value", _BIG, nullable=False),
+    sa.Column("max_uses", _BIG),
+    sa.Column("current_uses", _BIG, nullable=False, default=0, server_default=sa.text("0")),
+    sa.Column("active", sa.Boolean, nullable=False, default=True, server_default=sa.true()),
+    sa.Column("stripe_coupon_id", sa.String(255)),
+    sa.Column("created_at", _TIME, nullable=False),
+    _between("id", 1, MAX_ID),
+    sa.CheckConstraint(
+        "code GLOB '[A-Z0-9]*' AND code NOT GLOB '*[^A-Z0-9_-]*'"
+        " AND length(code) BETWEEN 3 AND 50 AND instr(code, char(0)) = 0",
+        name="code",
+    ).ddl_if(dialect="sqlite"),
+    _one_of("discount_type", DiscountType),
+    sa.CheckConstraint(
+        f"discount_value BETWEEN 1 AND {MAX_AMOUNT_CENTS}"
+        f" AND (discount_type <> 'percent' OR discount_value <= {MAX_PERCENT})",
+        name="discount_value",
+    ),
+    _between("max_uses", 1, MAX_USES),
+    sa.CheckConstraint(
+        f"current_uses BETWEEN 0 AND {MAX_USES} AND (max_uses IS NULL OR current_uses <= max_uses)",
+        name="current_uses",
+    ),
+    _short("stripe_coupon_id"),
+    _fixed_width("created_at"),
+    _integers("discount_value", "max_uses", "current_uses"),
+    sa.Index("ix_discount_codes_code", "code", unique=True),
+)
+
+orders = sa.Table(
+    "orders",
+    METADATA,
+    sa.Column("id", _BIG, primary_key=True),
+    sa.Column("account_id", _BIG, sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("order_type", sa.String(20), nullable=False),
+    sa.Column("amount_cents", _BIG, nullable=False),
+    sa.Column("stripe_session_id", sa.String(255)),
+    sa.Column("stripe_payment_intent_id", sa.String(255)),
+    sa.Column("discount_code_id", _BIG, sa.ForeignKey("discount_codes.id")),
+    sa.Column(
+        "status",
+        sa.String(20),
+        nullable=False,
+        default=OrderStatus.PENDING,
+        server_default=OrderStatus.PENDING,
+    ),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("completed_at", _TIME),
+    sa.Column("credit_cents", _BIG),
+    _between("id", 1, MAX_ID),
+    _one_of("order_type", OrderType),
+    _between("amount_cents", 0, MAX_AMOUNT_CENTS),
+    _short("stripe_session_id"),
+    _short("stripe_payment_intent_id"),
+    _one_of("status", OrderStatus),
+    _fixed_width("created_at"),
+    _fixed_width("completed_at"),
+    _between("credit_cents", 0, MAX_AMOUNT_CENTS),
+    _integers("account_id", "amount_cents", "discount_code_id", "credit_cents"),
+    sa.Index("ix_orders_account_id", "account_id"),
+    sa.Index("ix_orders_stripe_session_id", "stripe_session_id", unique=True),
+    sa.Index(
+        "ix_orders_stripe_payment_intent_id",
+        "stripe_payment_intent_id",
+        unique=True,
+        sqlite_where=sa.text("stripe_payment_intent_id IS NOT NULL"),
+        postgresql_where=sa.text("stripe_payment_intent_id IS NOT NULL"),
+    ),
+)
+
+account_balances = sa.Table(
+    "account_balances",
+    METADATA,
+    sa.Column("id", _BIG, primary_key=True),
+    sa.Column("account_id", _BIG, sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("balance_cents", _BIG, nullable=False, default=0, server_default=sa.text("0")),
+    sa.Column("updated_at", _TIME, nullable=False),
+    _between("id", 1, MAX_ID),
+    _between("balance_cents", -MAX_BALANCE_CENTS, MAX_BALANCE_CENTS),
+    _fixed_width("updated_at"),
+    _integers("account_id", "balance_cents"),
+    sa.Index("ix_account_balances_account_id", "account_id", unique=True),
+)
+
+transactions = sa.Table(
+    "transactions",
+    METADATA,
+    sa.Column("id", _BIG, primary_key=True),
+    sa.Column("account_id", _BIG, sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("order_id", _BIG, sa.ForeignKey("orders.id")),
+    sa.Column("transaction_type", sa.String(20), nullable=False),
+    sa.Column("amount_cents", _BIG, nullable=False),
+    sa.Column("balance_after_cents", _BIG, nullable=False),
+    sa.Column("description", sa.String(255), nullable=False),
+    sa.Column("created_at", _TIME, nullable=False),
+    _between("id", 1, MAX_ID),
+    _one_of("transaction_type", TransactionType),
+    _between("amount_cents", 0, MAX_AMOUNT_CENTS),
+    _between("balance_after_cents", -MAX_BALANCE_CENTS, MAX_BALANCE_CENTS),
+    _short("description"),
+    _fixed_width("created_at"),
+    _integers("account_id", "order_id", "amount_cents", "balance_after_cents"),
+    sa.Index("ix_transactions_account_id", "account_id"),
+    sa.Index(
+        "ix_transactions_order_credit",
+        "order_id",
+        unique=True,
+        sqlite_where=sa.text("transaction_type = 'credit' AND order_id IS NOT NULL"),
+        postgresql_where=sa.text("transaction_type = 'credit' AND order_id IS NOT NULL"),
+    ),
+)
+
+audit_log = sa.Table(
+    "audit_log",
+    METADATA,
+    sa.Column("id", _BIG, primary_key=True),
+    sa.Column("at", _TIME, nullable=False),
+    sa.Column("actor", sa.String(255), nullable=False),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("action", sa.String(50), nullable=False),
+    sa.Column("subject", sa.String(255), nullable=False),
+    sa.Column("reason", sa.String(255)),
+    sa.Column("detail", sa.Text, nullable=False, default="{}", server_default=sa.text("'{}'")),
+    _between("id", 1, MAX_ID),
+    _fixed_width("at"),
+    _short("actor"),
+    _short("host"),
+    sa.CheckConstraint("length(action) BETWEEN 1 AND 50", name="action"),
+    _short("subject"),
+    _short("reason"),
+    sa.Index("ix_audit_log_subject", "subject"),
+)

@@ -1,0 +1,24 @@
+"""The settings that the environment gives, read in one place: every ``TBPAY_*`` variable."""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says; None where it says nothing. An empty variable says nothing."""
+
+    database_url: str | None
+    format: str | None
+    actor: str | None
+    debug: bool
+
+
+def from_environment() -> Settings:
+    """Read ``TBPAY_DATABASE_URL``, ``TBPAY_FORMAT``, ``TBPAY_ACTOR`` and ``TBPAY_DEBUG``."""
+    return Settings(
+        database_url=os.environ.get("TBPAY_DATABASE_URL") or None,
+        format=os.environ.get("TBPAY_FORMAT") or None,
+        actor=os.environ.get("TBPAY_ACTOR") or None,
+        debug=os.environ.get("TBPAY_DEBUG", "") not in ("", "0"),
+    )
