@@ -91,12 +91,15 @@ class Order:
 
 @dataclass(frozen=True)
 class AccountBalance:
-    """What an account can still spend, in cents; below zero when it owes."""
+    """What an account can still spend, in cents; below zero when it owes.
 
-    id: int
+    An account without a row has 0; its ``id`` and ``updated_at`` are None.
+    """
+
+    id: int | None
     account_id: int
     balance_cents: int
-    updated_at: datetime
+    updated_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,7 @@ class CountrySMSCost:
 
 
 T = TypeVar("T")
+W = TypeVar("W", bound=StrEnum)
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,20 @@ def text(value: object, name: str) -> str:
         raise InvalidInputError(f"{name} takes {MAX_TEXT} characters, not {len(value):,}")
     if any(char == "\0" or unicodedata.category(char) == "Cs" for char in value):
         raise InvalidInputError(f"{name} holds a character that is not text: {excerpt(value)}")
+    return value
+
+
+def word(words: type[W], value: object, name: str) -> W:
+    """Answer a value as a member of its word set, or raise InvalidInputError."""
+    if isinstance(value, str) and value in list(words):
+        return words(value)
+    raise InvalidInputError(f"{name} must be one of {', '.join(words)}, not {excerpt(value)}")
+
+
+def moment(value: object, name: str) -> datetime:
+    """Answer an aware time, or raise InvalidInputError."""
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise InvalidInputError(f"{name} must be a time with a zone, not {excerpt(value)}")
     return value
 
 

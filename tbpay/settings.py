@@ -1,6 +1,7 @@
 """The settings that the environment gives, read in one place: every ``TBPAY_*`` variable."""
 
 import os
+import pwd
 from dataclasses import dataclass
 
 
@@ -22,3 +23,14 @@ def from_environment() -> Settings:
         actor=os.environ.get("TBPAY_ACTOR") or None,
         debug=os.environ.get("TBPAY_DEBUG", "") not in ("", "0"),
     )
+
+
+def actor() -> str:
+    """Answer who works here: ``TBPAY_ACTOR``, else the login name, else ``uid:N``."""
+    named = from_environment().actor
+    if named is not None:
+        return named
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid:{os.getuid()}"

@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache
+from functools import lru_cache
 from io import StringIO
 from typing import Any, NamedTuple
 
@@ -44,11 +44,12 @@ def show(
     dataclass, which names the fields where there are no things. Errors of stdout come out of here.
     """
     page = Page(answer, None) if isinstance(answer, list | tuple) else answer
-    several = page.items if isinstance(page, Page) else None
-    records = [_record(page)] if several is None else [_one_of_several(each) for each in several]
+    several = isinstance(page, Page)
+    things = page.items if isinstance(page, Page) else [page]
+    records = [_record(thing, listed=several) for thing in things]
     names = list(dict.fromkeys(name for record in records for name in record))
     if not records and kind is not None:
-        names = [field.name for field in fields(kind) if field.name != _SAID_ALONE]
+        names = [field.name for field in fields(kind) if field.name != _NEVER_LISTED]
 
     match format:
         case Format.JSON:
@@ -57,10 +58,10 @@ def show(
             text = _csv(_rows(names, records))
         case Format.TSV:
             text = _tsv(_rows(names, records))
-        case Format.TABLE if several is None:
-            text = _lines(names, records[0])
-        case Format.TABLE:
+        case Format.TABLE if several:
             text = _table(columns or names, records)
+        case Format.TABLE:
+            text = _lines(names, records[0])
     # In one piece, once all of it is there: stdout stays empty where the answer cannot be written.
     sys.stdout.write(text)
     sys.stdout.flush()
@@ -90,30 +91,26 @@ def safe(text: str) -> str:
     return "".join(map(_on_screen, text))
 
 
-@cache
+@lru_cache(4096)
 def _on_screen(char: str) -> str:
     if char == " " or is_visible(char):
         return char
-    code = ord(char)
-    if code > 0xFFFF:
-        return f"\\U{code:08x}"
-    return f"\\u{code:04x}" if code > 0xFF else f"\\x{code:02x}"
-
-
-def _record(thing: Any) -> dict[str, object]:
-    """Answer the values of a thing by field name."""
-    if isinstance(thing, Mapping):
-        return {str(name): value for name, value in thing.items()}
-    return {field.name: getattr(thing, field.name) for field in fields(thing)}
+    # Python writes the same, but for \n, \r and \t.
+    return f"\\x{ord(char):02x}" if char < " " else ascii(char)[1:-1]
 
 
 # Whether a call was a replay is said of that call, not of a line among others.
-_SAID_ALONE = "replayed"
+_NEVER_LISTED = "replayed"
 
 
-def _one_of_several(thing: object) -> dict[str, object]:
-    record = _record(thing)
-    record.pop(_SAID_ALONE, None)
+def _record(thing: Any, *, listed: bool = False) -> dict[str, object]:
+    """Answer the values of a thing by field name, as a list shows them or as it stands alone."""
+    if isinstance(thing, Mapping):
+        record = {str(name): value for name, value in thing.items()}
+    else:
+        record = {field.name: getattr(thing, field.name) for field in fields(thing)}
+    if listed:
+        record.pop(_NEVER_LISTED, None)
     return record
 
 
@@ -168,62 +165,57 @@ def _text(value: object) -> str:
     return _json(plain)
 
 
-def _plain(value: object) -> object:
+def _plain(value: object, *, listed: bool = False) -> object:
     """Answer a value in JSON's own types: times and decimals are texts, things are objects."""
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, datetime):
-        return time_text(value)
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(_one_of_several(each) if _is_thing(each) else each) for each in value]
-    if _is_thing(value):
-        return {name: _plain(each) for name, each in _record(value).items()}
+    match value:
+        case None | bool() | int():
+            return value
+        case str():
+            return str(value)
+        case datetime():
+            return time_text(value)
+        case Decimal():
+            return f"{value:f}"
+        case Sequence():
+            return [_plain(each, listed=True) for each in value]
+        case _ if isinstance(value, Mapping) or is_dataclass(value):
+            record = _record(value, listed=listed)
+            return {name: _plain(each) for name, each in record.items()}
     return str(value)
-
-
-def _is_thing(value: object) -> bool:
-    return isinstance(value, Mapping) or is_dataclass(value)
 
 
 def _lines(names: Sequence[str], record: Mapping[str, object]) -> str:
     """Write one thing for people, as ``field  value`` lines."""
-    pairs = []
-    for name in names:
-        value = record.get(name)
-        label, unit = _label_and_unit(name, value)
-        text = _human(name, value)
-        pairs.append((label, text if value is None else f"{text} {unit}"))
-    width = max((len(label) for label, _ in pairs), default=0)
-    return "".join(f"{label:{width}}  {text}".rstrip() + "\n" for label, text in pairs)
+    parts = [_for_people(name, record.get(name)) for name in names]
+    width = max((len(label) for label, _, _ in parts), default=0)
+    return "".join(f"{label:{width}}  {text} {unit}".rstrip() + "\n" for label, text, unit in parts)
 
 
-def _label_and_unit(name: str, value: object) -> tuple[str, str]:
-    """Answer what people read for the name of a field, and the unit of its value or nothing."""
+def _for_people(name: str, value: object) -> tuple[str, str, str]:
+    """Answer what people read for a field: its label, the value, and the value's unit or nothing.
+
+    Cents and micros are read as dollars; a price finer than a cent stays in cents.
+    """
+    label, unit = name, ""
     stem, _, suffix = name.rpartition("_")
-    unit = ""
-    if stem and suffix in {"cents", "micros"}:
-        if value is None or isinstance(value, int):
-            unit = "USD"
-        elif isinstance(value, Decimal):
-            unit = suffix
-    return safe((stem if unit else name).replace("_", " ")), unit
-
-
-def _human(name: str, value: object) -> str:
-    """Write a value for people, without its unit."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int) and name.endswith("_cents"):
-        return show_cents(value)
-    if isinstance(value, int) and name.endswith("_micros"):
-        return f"{Decimal(value).scaleb(-6):f}"
-    if isinstance(value, datetime):
-        return f"{time_text(value)[:19].replace('T', ' ')}Z"
-    return safe(_text(value))
+    match suffix, value:
+        case "cents" | "micros", None:
+            label, text = stem, "-"
+        case _, None:
+            text = "-"
+        case _, bool():
+            text = "yes" if value else "no"
+        case "cents", int(amount_cents):
+            label, text, unit = stem, show_cents(amount_cents), "USD"
+        case "micros", int(amount_micros):
+            label, text, unit = stem, f"{Decimal(amount_micros).scaleb(-6):f}", "USD"
+        case "cents" | "micros", Decimal():
+            label, text, unit = stem, f"{value:f}", suffix
+        case _, datetime() as moment:
+            text = f"{time_text(moment)[:19].replace('T', ' ')}Z"
+        case _:
+            text = safe(_text(value))
+    return safe(label.replace("_", " ")), text, unit
 
 
 # Text that may go on in the next line. Ids, amounts, times and codes stay in one piece: whoever
@@ -252,8 +244,9 @@ def _table(names: Sequence[str], records: Sequence[Mapping[str, object]]) -> str
     screen = _screen_width()
     if screen is None:
         return _unfitted(columns)
-    if sum(column.least_width + _GAP for column in columns) - _GAP <= screen:
-        return _fitted(columns, screen)
+    spare = screen - sum(column.least_width + _GAP for column in columns) + _GAP
+    if spare >= 0:
+        return _fitted(columns, spare)
     return "\n".join(_lines(names, record) for record in records)
 
 
@@ -261,14 +254,17 @@ def _column(name: str, values: Sequence[object]) -> _Column:
     from rich.cells import cell_len
 
     known = [value for value in values if value is not None]
-    header = " ".join(filter(None, _label_and_unit(name, next(iter(known), None))))
-    texts = [header, *(_human(name, value) for value in values)]
+    label, _, unit = _for_people(name, next(iter(known), None))
+    header = f"{label} {unit}".rstrip()
+    texts = [header, *(_for_people(name, value)[1] for value in values)]
     width = max(map(cell_len, texts))
-    folds = name in _FOLDING
-    unfolded = max(map(cell_len, [*header.split(), *texts[1:]]))
+    if name in _FOLDING:
+        least_width = min(width, _FOLDED_WIDTH)
+    else:
+        least_width = max(map(cell_len, [*header.split(), *texts[1:]]))
     # An id is a name and not a quantity: it begins where the line begins.
-    right = name.rpartition("_")[2] != "id" and all(type(each) in (int, Decimal) for each in known)
-    return _Column(texts, folds, right, width, min(width, _FOLDED_WIDTH) if folds else unfolded)
+    right = name.rpartition("_")[2] != "id" and {type(value) for value in known} <= {int, Decimal}
+    return _Column(texts, name in _FOLDING, right and bool(known), width, least_width)
 
 
 def _unfitted(columns: Sequence[_Column]) -> str:
@@ -282,20 +278,20 @@ def _unfitted(columns: Sequence[_Column]) -> str:
     return "".join((" " * _GAP).join(row).rstrip() + "\n" for row in zip(*padded, strict=True))
 
 
-def _fitted(columns: Sequence[_Column], screen: int) -> str:
+def _fitted(columns: Sequence[_Column], spare: int) -> str:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    tight = sum(column.width + _GAP for column in columns) - _GAP > screen
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
-    for column in columns:
+    table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="")
+    widths = _widths(columns, spare)
+    for column, width in zip(columns, widths, strict=True):
         table.add_column(
-            Text(column.texts[0], no_wrap=False),
+            Text(column.texts[0], style="bold", no_wrap=False),
             justify="right" if column.right else "left",
             no_wrap=not column.folds,
             overflow="fold",
-            width=column.least_width if tight and not column.folds else None,
+            width=width,
         )
     for row in zip(*(column.texts[1:] for column in columns), strict=True):
         table.add_row(*row)
@@ -304,7 +300,7 @@ def _fitted(columns: Sequence[_Column], screen: int) -> str:
     # Size and colours are given, so that Rich asks no COLUMNS and no FORCE_COLOR.
     console = Console(
         file=drawn,
-        width=screen,
+        width=sum(widths) + _GAP * len(widths),
         height=table.row_count,
         color_system=None if plain else "standard",
         markup=False,
@@ -313,6 +309,22 @@ def _fitted(columns: Sequence[_Column], screen: int) -> str:
     )
     console.print(table)
     return "".join(line.rstrip() + "\n" for line in drawn.getvalue().splitlines())
+
+
+def _widths(columns: Sequence[_Column], spare: int) -> list[int]:
+    """Give each column its least width, and what is to spare to text first, to headers then."""
+    widths = [column.least_width for column in columns]
+    for folds in (True, False):
+        wants = sorted(
+            (column.width - column.least_width, place)
+            for place, column in enumerate(columns)
+            if column.folds is folds
+        )
+        for served, (want, place) in enumerate(wants):
+            share = min(want, spare // (len(wants) - served))
+            widths[place] += share
+            spare -= share
+    return widths
 
 
 def _screen_width() -> int | None:

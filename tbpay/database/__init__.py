@@ -4,7 +4,7 @@
 for an application that does not use the environment.
 """
 
-from tbpay.database.engines import close
+from tbpay.database.engines import close, insert_if_absent
 from tbpay.database.location import Location, locate
 from tbpay.database.units import (
     atomically,
@@ -22,6 +22,7 @@ __all__ = [
     "close",
     "configure",
     "connection",
+    "insert_if_absent",
     "locate",
     "location",
     "reset",

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 
 from tbpay.database.location import Location
 from tbpay.errors import Code, SchemaError, TbpayError, UnavailableError
@@ -50,6 +51,11 @@ def new_engine(location: Location, *, foreign_keys: bool = True, **options: Any)
         connection.exec_driver_sql("BEGIN" if reading.get() else "BEGIN IMMEDIATE")
 
     return made
+
+
+def insert_if_absent(table: sa.Table) -> sqlite.Insert:
+    """Begin an INSERT that does nothing where a unique index says that the row is there."""
+    return sqlite.insert(table).on_conflict_do_nothing()
 
 
 def close() -> None:

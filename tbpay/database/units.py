@@ -1,10 +1,12 @@
 """The doors to the database: a unit of work to change, a snapshot to read."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -25,6 +27,9 @@ class _Unit:
 
 _current: ContextVar[_Unit | None] = ContextVar("tbpay_unit", default=None)
 _configured: Location | None = None
+
+# A unit that is open in the parent is the parent's: the child begins with none.
+os.register_at_fork(after_in_child=lambda: _current.set(None))
 
 
 def configure(database_url: str, *, source: str = "configure()") -> None:
@@ -131,7 +136,8 @@ def _opened(*, reading: bool) -> Iterator[sa.Connection]:
 
 @contextmanager
 def _joined(connection: sa.Connection) -> Iterator[None]:
-    where = Location(location().path, "the application's connection")
+    file = connection.engine.url.database or ":memory:"
+    where = Location(Path(file), "the application's connection")
     with engines.translated(where):
         _begin_for_real(connection)
         engines.check_revision(connection, where)

@@ -1,0 +1,206 @@
+"""Accounts: the customers, in the web application's own table.
+
+Of that table tbpay relies on ``id`` and ``stripe_customer_id``; whether it has ``email`` and
+``created_at`` is looked up each time.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from tbpay import database, schema
+from tbpay.database import atomically, snapshot
+from tbpay.errors import (
+    Code,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    RefusedError,
+    excerpt,
+)
+from tbpay.models import (
+    MAX_AMOUNT_CENTS,
+    Account,
+    Page,
+    email_address,
+    identifier,
+    read_time,
+    stripe_id,
+    text,
+    time_text,
+    whole,
+)
+from tbpay.stores.paging import page
+
+_accounts = schema.accounts
+_THERE = sa.select(_accounts.c.id).where(_accounts.c.id == sa.bindparam("account_id"))
+
+
+class AccountStore:
+    """Create and find accounts."""
+
+    def create(self, email: str | None = None) -> Account:
+        """Create an account, with an email address if there is one.
+
+        Raises InvalidInputError for what is no address, ConflictError for one that is taken, and
+        RefusedError where the web application's table needs more than tbpay can give.
+        """
+        if email is not None:
+            email_address(email)
+        return atomically(lambda: _create(email))
+
+    def get_by_id(self, id: int) -> Account | None:  # noqa: A002 - the contract's own name
+        """Answer the account with this id, or None."""
+        identifier(id, "account id")
+        with snapshot():
+            return _first(_accounts.c.id == id)
+
+    def get_by_email(self, email: str) -> Account | None:
+        """Answer the account with exactly this email address, or None; the oldest of several."""
+        text(email, "email")
+        with snapshot():
+            if "email" not in _columns():
+                return None
+            return _first(sa.column("email") == email)
+
+    def set_stripe_customer(self, account_id: int, customer_id: str) -> Account:
+        """Note which customer of Stripe's an account is.
+
+        Raises NotFoundError, and ConflictError where another one is noted already.
+        """
+        identifier(account_id, "account_id")
+        stripe_id(customer_id, "customer_id")
+        return atomically(lambda: _set_stripe_customer(account_id, customer_id))
+
+    def find(
+        self,
+        *,
+        search: str | None = None,
+        below_cents: int | None = None,
+        limit: int | None = 50,
+        cursor: str | None = None,
+    ) -> Page[Account]:
+        """List accounts by id.
+
+        ``search`` is a part of the email address or the Stripe customer, upper and lower case
+        alike. ``below_cents`` keeps accounts whose balance is lower, 0 … 99,999,999.
+        """
+        with snapshot():
+            statement = _selected()
+            if search is not None:
+                statement = statement.where(_matches(text(search, "search")))
+            if below_cents is not None:
+                whole(below_cents, "below_cents", 0, MAX_AMOUNT_CENTS)
+                statement = statement.where(_balance_cents() < below_cents)
+            key = _accounts.c.id
+            return page(_account, statement, key, limit=limit, cursor=cursor, newest_first=False)
+
+
+account_store = AccountStore()
+
+
+def require(account_id: int) -> None:
+    """Raise NotFoundError unless the account exists."""
+    if database.connection().execute(_THERE, {"account_id": account_id}).first() is None:
+        raise NotFoundError(f"no account {account_id}")
+
+
+def _create(email: str | None) -> Account:
+    connection = database.connection()
+    table = sa.Table("accounts", sa.MetaData(), autoload_with=connection, resolve_fks=False)
+    given = {} if email is None else {"email": email}
+    _refuse_ungiven(table, given)
+    if email is not None and _first(sa.column("email") == email) is not None:
+        raise ConflictError(f"an account has the email {excerpt(email)} already", code=Code.EXISTS)
+    new = sa.insert(table).values(given | _created_now(table)).returning(table.c.id)
+    try:
+        account_id = connection.execute(new).scalar_one()
+    except sa.exc.IntegrityError as error:
+        raise RefusedError(f"the web application's accounts refuse it: {error.orig}") from error
+    return _account(connection.execute(_selected().where(_accounts.c.id == account_id)).one())
+
+
+def _refuse_ungiven(table: sa.Table, given: dict[str, str]) -> None:
+    """Refuse, by name, what the web application's table needs and is not given, or has not."""
+    if missing := given.keys() - table.c.keys():
+        raise RefusedError(f"the web application's accounts have no {', '.join(missing)}")
+    needed = [
+        column.name
+        for column in table.columns
+        if not (column.nullable or column.server_default is not None or column.primary_key)
+        and column.name not in {"id", "created_at", *given}
+    ]
+    if needed:
+        raise RefusedError(f"the web application's accounts need {', '.join(needed)}")
+
+
+def _created_now(table: sa.Table) -> dict[str, Any]:
+    """Say when, unless the table does so itself: a date column in its own form, text in ours."""
+    column = table.c.get("created_at")
+    if column is None or column.server_default is not None:
+        return {}
+    now = datetime.now(UTC)
+    typed = isinstance(column.type, sa.DateTime)
+    return {"created_at": now.replace(tzinfo=None) if typed else time_text(now)}
+
+
+def _set_stripe_customer(account_id: int, customer_id: str) -> Account:
+    account = _first(_accounts.c.id == account_id)
+    if account is None:
+        raise NotFoundError(f"no account {account_id}")
+    if account.stripe_customer_id not in (None, customer_id):
+        held = excerpt(account.stripe_customer_id)
+        raise ConflictError(f"account {account_id} is Stripe's customer {held} already")
+    changed = sa.update(_accounts).where(_accounts.c.id == account_id)
+    database.connection().execute(changed.values(stripe_customer_id=customer_id))
+    return Account(account.id, account.email, account.created_at, customer_id)
+
+
+def _columns() -> set[str]:
+    found = sa.inspect(database.connection()).get_columns("accounts")
+    return {column["name"] for column in found}
+
+
+def _selected() -> sa.Select[Any]:
+    """Select what an account is made of, from the columns that there are."""
+    optional = {"email", "created_at"} & _columns()
+    # Without a type of the library's in between: created_at may be in any form.
+    return sa.select(_accounts, *(sa.column(name) for name in sorted(optional))).select_from(
+        _accounts
+    )
+
+
+def _first(condition: sa.ColumnElement[bool]) -> Account | None:
+    found = _selected().where(condition).order_by(_accounts.c.id).limit(1)
+    row = database.connection().execute(found).first()
+    return None if row is None else _account(row)
+
+
+def _matches(part: str) -> sa.ColumnElement[bool]:
+    names = ["stripe_customer_id", *({"email"} & _columns())]
+    return sa.or_(*(sa.column(name, sa.String).icontains(part, autoescape=True) for name in names))
+
+
+def _balance_cents() -> sa.ColumnElement[int]:
+    balances = schema.account_balances
+    own = sa.select(balances.c.balance_cents).where(balances.c.account_id == _accounts.c.id)
+    return sa.func.coalesce(own.scalar_subquery(), 0)
+
+
+def _account(row: Any) -> Account:
+    email = getattr(row, "email", None)
+    return Account(
+        id=row.id,
+        email=None if email is None else str(email),
+        created_at=_time(getattr(row, "created_at", None)),
+        stripe_customer_id=row.stripe_customer_id,
+    )
+
+
+def _time(stored: object) -> datetime | None:
+    """Read the application's time where it is one; what it means by a number is its own affair."""
+    try:
+        return read_time(stored) if isinstance(stored, str) else None
+    except InvalidInputError:
+        return None

@@ -1,0 +1,298 @@
+"""Balances and their trail: what an account can spend, and the lines that say why.
+
+A balance moves in one place, by one guarded statement, in the same unit as its line.
+"""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from tbpay import database, schema
+from tbpay.database import atomically, snapshot
+from tbpay.errors import Code, ConflictError, NotFoundError, RefusedError
+from tbpay.models import (
+    MAX_AMOUNT_CENTS,
+    MAX_BALANCE_CENTS,
+    AccountBalance,
+    Page,
+    Transaction,
+    TransactionType,
+    amount,
+    identifier,
+    read_time,
+    text,
+    time_text,
+    whole,
+    word,
+)
+from tbpay.money import show_cents
+from tbpay.stores import accounts
+from tbpay.stores.paging import page
+
+_accounts = schema.accounts
+_balances = schema.account_balances
+_orders = schema.orders
+_transactions = schema.transactions
+
+_after_cents = _balances.c.balance_cents + sa.bindparam("step_cents", type_=sa.BigInteger)
+_MOVE = (
+    sa.update(_balances)
+    .where(
+        _balances.c.account_id == sa.bindparam("owner"),
+        _after_cents >= sa.bindparam("lowest_cents"),
+        _after_cents <= MAX_BALANCE_CENTS,
+    )
+    .values(balance_cents=_after_cents, updated_at=sa.bindparam("now"))
+    .returning(_balances.c.balance_cents)
+)
+_LINE = sa.insert(_transactions).returning(_transactions.c.id)
+_BALANCE = sa.select(_balances).where(_balances.c.account_id == sa.bindparam("owner"))
+_ORDER = (
+    sa.select(_orders.c.account_id).where(_orders.c.id == sa.bindparam("order")).with_for_update()
+)
+_CREDIT = sa.select(_transactions).where(
+    _transactions.c.order_id == sa.bindparam("order"),
+    _transactions.c.transaction_type == sa.text("'credit'"),
+)
+
+
+class BalanceStore:
+    """Read balances and trails; credit and debit."""
+
+    def get_or_create(self, account_id: int) -> AccountBalance:
+        """Answer an account's balance, made at 0 where it has none. Raises NotFoundError."""
+        identifier(account_id, "account_id")
+        return atomically(lambda: _get_or_create(account_id))
+
+    def get_balance(self, account_id: int) -> int:
+        """Answer an account's balance in cents, 0 where it has none. Raises NotFoundError."""
+        identifier(account_id, "account_id")
+        with snapshot():
+            return _require_balance(account_id).balance_cents
+
+    def add_credits(
+        self, account_id: int, amount_cents: int, description: str, *, order_id: int | None = None
+    ) -> Transaction:
+        """Add 1 … 99,999,999 cents to a balance and answer the line.
+
+        An order is credited once: for one that has its credit the answer is that line, marked
+        ``replayed``; with another amount it is a ConflictError. Raises NotFoundError for an unknown
+        account or order, RefusedError beyond the highest balance.
+        """
+        return self.record_transaction(
+            account_id, TransactionType.CREDIT, amount_cents, description, order_id=order_id
+        )
+
+    def deduct(
+        self,
+        account_id: int,
+        amount_cents: int,
+        description: str,
+        *,
+        order_id: int | None = None,
+        allow_negative: bool = False,
+    ) -> Transaction:
+        """Take 1 … 99,999,999 cents off a balance and answer the line.
+
+        All of a balance may be taken, and more of it only with ``allow_negative``. Raises
+        RefusedError where it does not suffice, NotFoundError for an unknown account or order.
+        """
+        return self.record_transaction(
+            account_id,
+            TransactionType.DEBIT,
+            amount_cents,
+            description,
+            order_id=order_id,
+            allow_negative=allow_negative,
+        )
+
+    def record_transaction(
+        self,
+        account_id: int,
+        transaction_type: TransactionType | str,
+        amount_cents: int,
+        description: str,
+        *,
+        order_id: int | None = None,
+        allow_negative: bool = False,
+    ) -> Transaction:
+        """Move a balance and write its line: the one place where either happens.
+
+        A credit adds, a debit and a refund take away; see ``add_credits`` and ``deduct``.
+        """
+        kind = word(TransactionType, transaction_type, "transaction_type")
+        identifier(account_id, "account_id")
+        amount(amount_cents)
+        text(description, "description")
+        if order_id is not None:
+            identifier(order_id, "order_id")
+        return atomically(
+            lambda: _record(account_id, kind, amount_cents, description, order_id, allow_negative)
+        )
+
+    def history(
+        self, account_id: int, *, limit: int | None = 50, cursor: str | None = None
+    ) -> Page[Transaction]:
+        """List an account's lines, newest first. Raises NotFoundError for an unknown account."""
+        identifier(account_id, "account_id")
+        with snapshot():
+            accounts.require(account_id)
+            lines = sa.select(_transactions).where(_transactions.c.account_id == account_id)
+            return page(_transaction, lines, _transactions.c.id, limit=limit, cursor=cursor)
+
+    def find(
+        self,
+        *,
+        account_ids: list[int] | None = None,
+        below_cents: int | None = None,
+        limit: int | None = 50,
+        cursor: str | None = None,
+    ) -> Page[AccountBalance]:
+        """List the balances of every account, or of the given ones, by account.
+
+        An account without a row has 0. ``below_cents`` keeps lower ones, 0 … 99,999,999. Raises
+        NotFoundError for an account that does not exist.
+        """
+        statement = sa.select(
+            _balances.c.id,
+            _accounts.c.id.label("account_id"),
+            sa.func.coalesce(_balances.c.balance_cents, 0).label("balance_cents"),
+            _balances.c.updated_at,
+        ).select_from(_accounts.outerjoin(_balances, _balances.c.account_id == _accounts.c.id))
+        with snapshot():
+            if account_ids is not None:
+                for account_id in account_ids:
+                    accounts.require(identifier(account_id, "account_id"))
+                statement = statement.where(_accounts.c.id.in_(account_ids))
+            if below_cents is not None:
+                whole(below_cents, "below_cents", 0, MAX_AMOUNT_CENTS)
+                statement = statement.where(
+                    sa.func.coalesce(_balances.c.balance_cents, 0) < below_cents
+                )
+            key = _accounts.c.id
+            return page(
+                _account_balance, statement, key, limit=limit, cursor=cursor, newest_first=False
+            )
+
+
+balance_store = BalanceStore()
+
+
+def _record(
+    account_id: int,
+    kind: TransactionType,
+    amount_cents: int,
+    description: str,
+    order_id: int | None,
+    allow_negative: bool,
+) -> Transaction:
+    adds = kind is TransactionType.CREDIT
+    if order_id is not None:
+        _require_own_order(order_id, account_id)
+        if adds and (credit := _credit_of(order_id)) is not None:
+            return _repeated(credit, amount_cents)
+    connection = database.connection()
+    now = datetime.now(UTC)
+    move = {
+        "owner": account_id,
+        "step_cents": amount_cents if adds else -amount_cents,
+        "lowest_cents": -MAX_BALANCE_CENTS if adds or allow_negative else 0,
+        "now": time_text(now),
+    }
+    after_cents = connection.execute(_MOVE, move).scalar()
+    if after_cents is None:
+        before = _get_or_create(account_id)
+        after_cents = connection.execute(_MOVE, move).scalar()
+        if after_cents is None:
+            raise _refusal(before, kind, amount_cents)
+    line = {
+        "account_id": account_id,
+        "order_id": order_id,
+        "transaction_type": kind,
+        "amount_cents": amount_cents,
+        "balance_after_cents": after_cents,
+        "description": description,
+        "created_at": time_text(now),
+    }
+    line_id = connection.execute(_LINE, line).scalar_one()
+    return Transaction(
+        line_id, account_id, order_id, kind, amount_cents, after_cents, description, now
+    )
+
+
+def _require_own_order(order_id: int, account_id: int) -> None:
+    """Lock the order, which comes before the balance, and refuse another account's."""
+    owner = database.connection().execute(_ORDER, {"order": order_id}).scalar()
+    if owner is None:
+        raise NotFoundError(f"no order {order_id}")
+    if owner != account_id:
+        raise ConflictError(f"order {order_id} is of account {owner}, not of account {account_id}")
+
+
+def _credit_of(order_id: int) -> Transaction | None:
+    row = database.connection().execute(_CREDIT, {"order": order_id}).first()
+    return None if row is None else _transaction(row)
+
+
+def _repeated(line: Transaction, amount_cents: int) -> Transaction:
+    if line.amount_cents != amount_cents:
+        raise ConflictError(
+            f"order {line.order_id} has its credit of {show_cents(line.amount_cents)} already,"
+            f" not of {show_cents(amount_cents)}"
+        )
+    return replace(line, replayed=True)
+
+
+def _refusal(before: AccountBalance, kind: TransactionType, amount_cents: int) -> RefusedError:
+    has = f"account {before.account_id} has {show_cents(before.balance_cents)}"
+    if kind is TransactionType.CREDIT:
+        highest = show_cents(MAX_BALANCE_CENTS)
+        return RefusedError(
+            f"{has}: with {show_cents(amount_cents)} more it would pass {highest}",
+            code=Code.BALANCE_LIMIT,
+        )
+    return RefusedError(
+        f"{has}, which is less than {show_cents(amount_cents)}", code=Code.INSUFFICIENT_BALANCE
+    )
+
+
+def _require_balance(account_id: int) -> AccountBalance:
+    row = database.connection().execute(_BALANCE, {"owner": account_id}).first()
+    if row is not None:
+        return _account_balance(row)
+    accounts.require(account_id)
+    return AccountBalance(None, account_id, 0, None)
+
+
+def _get_or_create(account_id: int) -> AccountBalance:
+    found = _require_balance(account_id)
+    if found.id is None:
+        # A conflict means that another unit has just made it: then that one is read.
+        new = {
+            "account_id": account_id,
+            "balance_cents": 0,
+            "updated_at": time_text(datetime.now(UTC)),
+        }
+        database.connection().execute(database.insert_if_absent(_balances), new)
+        found = _require_balance(account_id)
+    return found
+
+
+def _account_balance(row: Any) -> AccountBalance:
+    updated_at = None if row.updated_at is None else read_time(row.updated_at)
+    return AccountBalance(row.id, row.account_id, row.balance_cents, updated_at)
+
+
+def _transaction(row: Any) -> Transaction:
+    return Transaction(
+        id=row.id,
+        account_id=row.account_id,
+        order_id=row.order_id,
+        transaction_type=TransactionType(row.transaction_type),
+        amount_cents=row.amount_cents,
+        balance_after_cents=row.balance_after_cents,
+        description=row.description,
+        created_at=read_time(row.created_at),
+    )
