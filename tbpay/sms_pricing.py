@@ -90,8 +90,13 @@ def quote(phone: str, *, segments: int = 1, amount_cents: int | None = None) -> 
         rate_cents=rate_cents,
         cost_cents=_cents(cost_micros),
         amount_cents=spent_cents,
-        segments_for_amount=spent_cents * MICROS_PER_CENT // rate_micros,
+        segments_for_amount=segments_for(rate_cents, spent_cents),
     )
+
+
+def segments_for(rate_cents: Decimal, amount_cents: int) -> int:
+    """Answer how many whole segments an amount buys at a rate in exact cents."""
+    return amount_cents * MICROS_PER_CENT // _micros(rate_cents)
 
 
 def get_sms_cost(country_code: str) -> CountrySMSCost:

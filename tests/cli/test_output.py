@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import termios
@@ -22,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from tbpay.cli import output
 from tbpay.cli.output import Format, note, safe, show
 from tbpay.models import (
     CountrySMSCost,
@@ -189,8 +191,8 @@ def test_a_table_without_columns_has_every_field() -> None:
     assert row.split() == ["GB", "United", "Kingdom", "5.24", "26.20", "38"]
 
 
-def test_an_amount_that_is_missing_everywhere_is_still_dollars() -> None:
-    assert shown([{"credit_cents": None}]) == "credit USD\n         -\n"
+def test_an_amount_that_is_missing_everywhere_has_no_unit() -> None:
+    assert shown([{"credit_cents": None}]) == "credit\n-\n"
 
 
 @pytest.mark.parametrize("answer", [[CREDIT], (CREDIT,), Page([CREDIT], None)])
@@ -467,8 +469,8 @@ def test_a_hundred_thousand_things_take_seconds(form: Format) -> None:
     started = time.perf_counter()
     shown([line] * 100_000, form)
 
-    # Five times what a slow machine took.
-    assert time.perf_counter() - started < 12
+    # A few times what a slow machine takes; a minute where something is quadratic.
+    assert time.perf_counter() - started < 15
 
 
 # On a terminal
@@ -499,15 +501,29 @@ def test_a_table_fits_its_terminal_and_loses_no_character(width: int) -> None:
     assert folded.count("x") == 100
 
 
+@pytest.mark.parametrize("columns", [("id", "amount_cents", "stripe_session_id", "created_at"), ()])
+def test_no_width_cuts_an_id_an_amount_or_a_time(
+    columns: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widest = replace(ORDER, id=2**63 - 1, amount_cents=99_999_999)
+
+    for width in range(10, 280):
+        monkeypatch.setattr(output, "_screen_width", lambda width=width: width)
+        text = re.sub(r"\x1b\[[0-9;]*m", "", shown([ORDER, widest], columns=columns))
+
+        assert {"9223372036854775807", "999999.99", SESSION, "2026-11-23 08:13:00Z"} <= set(
+            re.split(r"  +|\n| USD\n", text)
+        )
+        assert max(map(len, text.splitlines())) <= width or "\n\n" in text
+
+
 def test_a_tight_table_folds_its_headers_before_it_gives_up() -> None:
     columns = ("country_code", "country_name", "segments_per_10_dollars")
 
     assert on_terminal([BRITAIN], columns, width=40, NO_COLOR="1") == (
-        "                         segments\n"
-        "                              per\n"
-        "country  country               10\n"
-        "code     name             dollars\n"
-        "GB       United Kingdom        38\n"
+        "country                     segments per\n"
+        "code        country name      10 dollars\n"
+        "GB          United Kingdom            38\n"
     )
 
 

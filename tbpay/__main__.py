@@ -1,0 +1,6 @@
+"""``python -m tbpay``."""
+
+from tbpay.cli import main
+
+if __name__ == "__main__":
+    main()

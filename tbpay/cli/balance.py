@@ -1,0 +1,151 @@
+"""``tbpay balance``."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from tbpay.cli.change import change, confirm, preview
+from tbpay.cli.options import (
+    AccountName,
+    AccountRef,
+    Amount,
+    Below,
+    Reason,
+    argument,
+    chosen,
+    command,
+    group,
+    parse_account,
+    show,
+)
+from tbpay.cli.output import note
+from tbpay.models import AccountBalance, Transaction
+from tbpay.money import show_cents
+
+app = group("Balances: what accounts can spend, and the lines that say why.")
+
+
+@command(app, "show", "tbpay balance show", "tbpay balance show 7 ann@example.com", lists=True)
+def show_(
+    accounts: Annotated[
+        list[AccountRef] | None,
+        argument(parse_account, "[ACCOUNT]...", "Ids or email addresses; all unless given."),
+    ] = None,
+    below: Below = None,
+) -> None:
+    """Show the balance of accounts, or of every account."""
+    from tbpay.database import snapshot
+    from tbpay.stores import balance_store
+
+    with snapshot():
+        numbers = None if not accounts else [account.find() for account in accounts]
+        found = balance_store.find(account_ids=numbers, below_cents=below, **chosen().paging)
+    one = numbers is not None and len(numbers) == 1 and len(found.items) == 1
+    show(
+        found.items[0] if one else found,
+        columns=("account_id", "balance_cents", "updated_at"),
+        kind=AccountBalance,
+    )
+
+
+@command(app, "credit", 'tbpay balance credit 7 --amount 10.50 --reason "goodwill"', changes=True)
+def credit(account: AccountName, amount: Amount, reason: Reason) -> None:
+    """Add to a balance by hand."""
+    from tbpay.stores import balance_store, order_store
+
+    number = account.find()
+    show(
+        change(
+            "balance credit",
+            f"account {number}",
+            lambda: _moved(balance_store.add_credits(number, amount, reason)),
+            reason=reason,
+            detail=_detail,
+            undo=lambda line: _opposite("debit", line),
+        )
+    )
+    for order in order_store.find(account_id=number, status="pending", limit=1).items:
+        note(
+            f"order {order.id} of account {number} is still pending: if this credit is for it,"
+            f" `tbpay order complete {order.id}` is what credits it"
+        )
+
+
+@command(
+    app,
+    "debit",
+    'tbpay balance debit 7 --amount 10.50 --reason "paid out"',
+    'tbpay balance debit 7 --amount 10.50 --reason "chargeback" --allow-negative',
+    changes=True,
+)
+def debit(
+    account: AccountName,
+    amount: Amount,
+    reason: Reason,
+    allow_negative: Annotated[
+        bool, typer.Option("--allow-negative", help="Take more than there is; asks first.")
+    ] = False,
+) -> None:
+    """Take off a balance by hand."""
+    from tbpay.stores import balance_store
+
+    number = account.find()
+
+    def deduct() -> dict[str, Any]:
+        return _moved(balance_store.deduct(number, amount, reason, allow_negative=allow_negative))
+
+    if allow_negative:
+        after_cents = preview(deduct)["balance_cents"]
+        if after_cents < 0:
+            confirm(f"take account {number} to {show_cents(after_cents)} USD")
+    show(
+        change(
+            "balance debit",
+            f"account {number}",
+            deduct,
+            reason=reason,
+            detail=_detail,
+            undo=lambda line: _opposite("credit", line),
+        )
+    )
+
+
+@command(
+    app, "history", "tbpay balance history 7", "tbpay balance history 7 --all -o csv", lists=True
+)
+def history(account: AccountName) -> None:
+    """List the lines of an account, newest first."""
+    from tbpay.stores import balance_store
+
+    show(
+        balance_store.history(account.find(), **chosen().paging),
+        columns=(
+            "id",
+            "created_at",
+            "transaction_type",
+            "amount_cents",
+            "balance_after_cents",
+            "order_id",
+            "description",
+        ),
+        kind=Transaction,
+    )
+
+
+def _moved(line: Transaction) -> dict[str, Any]:
+    """Answer a line together with the balance that it left."""
+    fields = asdict(line)
+    replayed = fields.pop("replayed")
+    return fields | {"balance_cents": line.balance_after_cents, "replayed": replayed}
+
+
+def _detail(line: dict[str, Any]) -> dict[str, Any]:
+    return {"transaction_id": line["id"], "amount_cents": line["amount_cents"]}
+
+
+def _opposite(verb: str, line: dict[str, Any]) -> str:
+    return (
+        f"tbpay balance {verb} {line['account_id']} --amount {show_cents(line['amount_cents'])}"
+        f' --reason "takes back line {line["id"]}"'
+    )

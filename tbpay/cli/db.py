@@ -1,0 +1,110 @@
+"""``tbpay db``."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tbpay.cli import exits
+from tbpay.cli.change import confirm_by_name
+from tbpay.cli.exits import Exit, UsageError
+from tbpay.cli.options import argument, chosen, command, group, show
+from tbpay.cli.output import Format, note, safe
+
+if TYPE_CHECKING:
+    from tbpay.migrations import Migration, Status
+
+app = group("The database: its schema and where it stands.")
+
+Sql = Annotated[bool, typer.Option("--sql", help="Print what would run, and run nothing.")]
+
+
+@command(app, "upgrade", "tbpay db upgrade", "tbpay db upgrade --database /srv/web/app.db --sql")
+def upgrade(
+    revision: Annotated[str, argument(str, "[REV]", "The revision to go to.")] = "head",
+    sql: Sql = False,
+) -> None:
+    """Bring the tables up to date, after a backup; makes the file where there is none."""
+    from tbpay import migrations
+
+    if sql:
+        _print_script(migrations.script(revision))
+        return
+    done = migrations.upgrade(revision, on_step=_say)
+    exits.work_is_kept()
+    show(done, people=_for_people)
+    if done.steps:
+        before = f"{int(done.steps[0].revision) - 1:04}"
+        note(f"to undo: tbpay db downgrade {'base' if before == '0000' else before}")
+
+
+@command(app, "downgrade", "tbpay db downgrade 0002", "tbpay db downgrade base --confirm base")
+def downgrade(
+    revision: Annotated[str, argument(str, "REV", "The revision to go back to, or base.")],
+    confirm: Annotated[
+        str | None, typer.Option("--confirm", metavar="REV", help="REV again, instead of asking.")
+    ] = None,
+    sql: Sql = False,
+) -> None:
+    """Take the tables back to an earlier revision, after a backup. accounts stays."""
+    from tbpay import migrations
+
+    if sql:
+        _print_script(migrations.script(revision, down=True))
+        return
+    migrations.status()  # refuses what is not ours before anybody is asked
+    confirm_by_name(f"downgrade to {safe(revision)}", revision, confirm)
+    done = migrations.downgrade(revision, confirmed=revision, on_step=_say)
+    exits.work_is_kept()
+    show(done, people=_for_people)
+
+
+@command(app, "status", "tbpay db status", "tbpay db status --json")
+def status() -> None:
+    """Tell where the database stands: its revision, what is pending, its size."""
+    from tbpay import migrations
+
+    show(migrations.status(), people=_status_for_people)
+
+
+@command(app, "check", "tbpay db check")
+def check() -> None:
+    """Compare the database with the schema that tbpay expects; 8 where they differ."""
+    from tbpay import migrations
+
+    found = migrations.check()
+    show(found, kind=migrations.Difference)
+    if found:
+        raise typer.Exit(Exit.DIFFERENCES)
+
+
+def _say(step: str) -> None:
+    note(step)
+
+
+def _print_script(text: str) -> None:
+    if chosen().format is not Format.TABLE:
+        raise UsageError("a script is text: --sql has no other format")
+    sys.stdout.write(text)
+
+
+def _for_people(done: "Migration") -> dict[str, Any]:
+    return {
+        "database": f"{done.database} ({done.source})",
+        "revision": done.revision or "base",
+        "steps": ", ".join(step.revision for step in done.steps) or "none",
+        "tables": ", ".join(
+            f"{table.table} {table.how}, {table.rows} rows" for table in done.tables
+        ),
+        "backup": done.backup,
+    }
+
+
+def _status_for_people(found: "Status") -> dict[str, Any]:
+    return {
+        "database": f"{found.database} ({found.source})",
+        "revision": f"{found.revision} {found.title}" if found.revision else "none",
+        "head": found.head,
+        "pending": ", ".join(f"{step.revision} {step.title}" for step in found.pending) or "none",
+        "size_bytes": found.size_bytes,
+    }

@@ -1,0 +1,383 @@
+"""What commands share: their flags, the parsers of what operators type, and the command class.
+
+A flag stands before the group or after the verb; after the verb it wins. Shared flags are appended
+to every command here, and reach it through ``chosen()``, so that a command declares its own alone.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+from tbpay import models, money, settings
+from tbpay.cli import output
+from tbpay.cli.exits import UsageError
+from tbpay.cli.output import Format
+from tbpay.errors import InvalidInputError, NotFoundError, excerpt
+
+T = TypeVar("T")
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the shared flags of the running command say."""
+
+    format: Format = Format.TABLE
+    dry_run: bool = False
+    yes: bool = False
+    limit: int | None = 50
+    cursor: str | None = None
+
+    @property
+    def paging(self) -> dict[str, Any]:
+        """The page that a list is asked for."""
+        return {"limit": self.limit, "cursor": self.cursor}
+
+
+_chosen = Chosen()
+
+
+def chosen() -> Chosen:
+    """Answer what the shared flags say."""
+    return _chosen
+
+
+def show(
+    answer: object,
+    *,
+    columns: Sequence[str] = (),
+    kind: type | None = None,
+    people: Callable[[Any], Mapping[str, object]] | None = None,
+) -> None:
+    """Write the command's answer in the format that was asked for.
+
+    ``people`` words a thing for those who read it in a table or in lines; programs get its fields.
+    """
+    if people is not None and _chosen.format is Format.TABLE:
+        if isinstance(answer, models.Page):
+            answer = models.Page([people(thing) for thing in answer.items], answer.next)
+        else:
+            answer = people(answer)
+    output.show(answer, _chosen.format, columns=columns, kind=kind)
+
+
+# --- the command class ---
+
+
+def command(
+    app: typer.Typer, verb: str, *examples: str, changes: bool = False, lists: bool = False
+) -> Callable[[C], C]:
+    """Register a function as a command, with the flags that its kind has and its examples."""
+    cls = _Change if changes else _List if lists else Command
+    return app.command(verb, cls=cls, epilog="\n".join(examples))
+
+
+def group(help: str) -> typer.Typer:  # noqa: A002 - Typer's own word
+    """Make a group of commands; without a verb it prints its help."""
+    return typer.Typer(
+        help=help,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        context_settings=HELP,
+        add_completion=False,
+    )
+
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+class Command(TyperCommand):
+    """A command with the flags that stand everywhere."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.context_settings = HELP
+        self.params.extend(self.shared())
+
+    def shared(self) -> list[TyperOption]:
+        """Answer the flags of this kind of command."""
+        return everywhere()
+
+    def invoke(self, ctx: Any) -> Any:
+        """Settle the shared flags, then run the command with its own."""
+        global _chosen
+        given = pop_flags(ctx.params, self.shared())
+        before = ctx.find_root().obj
+        _choose_database(given["database"] or before.get("database"))
+        _chosen = Chosen(
+            format=choose_format(given, before),
+            dry_run=given.get("dry_run", False),
+            yes=given.get("yes", False),
+            limit=None if given.get("all") else given.get("limit") or 50,
+            cursor=given.get("cursor"),
+        )
+        if given.get("all") and given.get("limit"):
+            raise UsageError("--all and --limit exclude each other")
+        return super().invoke(ctx)
+
+    def format_epilog(self, _ctx: Any, formatter: Any) -> None:
+        """Write the examples as they are, a line each."""
+        with formatter.section("Examples"):
+            for example in (self.epilog or "").splitlines():
+                formatter.write(f"  {example}\n")
+
+
+def pop_flags(params: dict[str, Any], flags: list[TyperOption]) -> dict[str, Any]:
+    """Take the shared flags out of what a command's own function is given."""
+    return {str(flag.name): params.pop(str(flag.name)) for flag in flags}
+
+
+class _Change(Command):
+    def shared(self) -> list[TyperOption]:
+        return [
+            _flag("--dry-run", "Check everything, answer the same, change nothing."),
+            _flag("--yes", "Do not ask."),
+            *everywhere(),
+        ]
+
+
+class _List(Command):
+    def shared(self) -> list[TyperOption]:
+        highest = f"1 to {models.MAX_LIMIT:,}"
+        return [
+            _value("--limit", "N", f"How many at most, {highest} (50 unless given).", parse_limit),
+            _flag("--all", "All of them."),
+            _value("--cursor", "C", "Go on where the page before ended: its `next`.", str),
+            *everywhere(),
+        ]
+
+
+def everywhere() -> list[TyperOption]:
+    """Make the flags that stand before every group and after every verb."""
+    return [
+        _value("--database", "URL-or-PATH", "The database to work on.", parse_database),
+        _value("--format", "FORMAT", "table, json, csv or tsv.", parse_format, "-o"),
+        _flag("--json", "The same as --format json."),
+    ]
+
+
+def _flag(name: str, text: str) -> TyperOption:
+    return TyperOption(param_decls=[name], is_flag=True, default=False, help=text)
+
+
+def _value(
+    name: str, metavar: str, text: str, parse: Callable[[str], Any], *more: str
+) -> TyperOption:
+    return TyperOption(param_decls=[*more, name], type=typed(parse), metavar=metavar, help=text)
+
+
+def typed(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Let the parser of the command line say which argument it was that a parser refused."""
+
+    def parse_or_name(given: str) -> T:
+        try:
+            return parse(given)
+        except InvalidInputError as error:
+            raise typer.BadParameter(error.message) from error
+
+    return parse_or_name
+
+
+# --- which database, which format ---
+
+
+def _choose_database(given: str | None) -> None:
+    if given is not None:
+        from tbpay import database
+
+        database.configure(given, source="--database")
+
+
+def choose_format(given: dict[str, Any], before: dict[str, Any]) -> Format:
+    """Settle the format: the flag after the verb, the one before the group, the environment."""
+    for flags in (given, before):
+        if flags.get("json"):
+            if flags.get("format") not in (None, Format.JSON):
+                raise UsageError(f"--json and --format {flags['format']} exclude each other")
+            return Format.JSON
+        if flags.get("format"):
+            return Format(flags["format"])
+    named = settings.from_environment().format
+    if named is None:
+        return Format.TABLE
+    try:
+        return parse_format(named)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"TBPAY_FORMAT: {error.message}") from error
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Tell from the bare arguments whether an error is to be JSON: the parser may not get far."""
+    words = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    named = settings.from_environment().format
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == "--json":
+            return True
+        if word in ("-o", "--format"):
+            named = following
+        elif word.startswith("--format="):
+            named = word.removeprefix("--format=")
+        elif word.startswith("-o"):
+            named = word.removeprefix("-o")
+    return named == Format.JSON
+
+
+# --- what operators type: one parser each ---
+
+
+@dataclass(frozen=True)
+class AccountRef:
+    """An account as an operator names it: by id, or by email address."""
+
+    name: int | str
+
+    def find(self) -> int:
+        """Answer the account's id. Raises NotFoundError for an email that no account has."""
+        if isinstance(self.name, int):
+            return self.name
+        from tbpay.stores import account_store
+
+        found = account_store.get_by_email(self.name)
+        if found is None:
+            raise NotFoundError(f"no account with the email {excerpt(self.name)}")
+        return found.id
+
+
+def parse_account(given: str) -> AccountRef:
+    """Read an account's id, or its email address."""
+    return AccountRef(models.email_address(given) if "@" in given else parse_id(given))
+
+
+def parse_id(given: str) -> int:
+    """Read an id: 1 to 2^63 - 1, in plain digits."""
+    return models.identifier(_digits(given), "an id")
+
+
+def parse_limit(given: str) -> int:
+    """Read how many a list shows at most."""
+    return models.whole(_digits(given), "--limit", 1, models.MAX_LIMIT)
+
+
+def parse_count(given: str) -> int:
+    """Read how often a code can be used."""
+    return models.whole(_digits(given), "a count", 1, models.MAX_USES)
+
+
+def parse_segments(given: str) -> int:
+    """Read how many segments a message has."""
+    from tbpay.sms_pricing import MAX_SEGMENTS
+
+    return models.whole(_digits(given), "a number of segments", 1, MAX_SEGMENTS)
+
+
+def parse_percent(given: str) -> int:
+    """Read whole per cent, 1 to 100."""
+    return models.whole(_digits(given), "a percentage", 1, models.MAX_PERCENT)
+
+
+def parse_bound(given: str) -> int:
+    """Read dollars that may be 0 into cents."""
+    return money.parse_cents(given, lowest=0)
+
+
+def parse_text(given: str) -> str:
+    """Read a text that a person is to read."""
+    return models.text(given, "the text")
+
+
+def parse_stripe_id(given: str) -> str:
+    """Read an id that Stripe gave."""
+    return models.stripe_id(given, "it")
+
+
+def parse_format(given: str) -> Format:
+    """Read the name of a format."""
+    return models.word(Format, given, "the format")
+
+
+def parse_since(given: str) -> datetime:
+    """Read the time at which an interval begins."""
+    return _parse_time(given, day=timedelta(0))
+
+
+def parse_until(given: str) -> datetime:
+    """Read the time before which an interval ends; a bare date is the end of that day."""
+    return _parse_time(given, day=timedelta(days=1))
+
+
+def parse_database(given: str) -> str:
+    """Read a database's URL or path; a password has no place where every process can see it."""
+    if re.match(r"[a-z0-9+]*://[^/@]*:[^/]*@", given, re.IGNORECASE):
+        raise InvalidInputError(
+            "a password on the command line is seen by others: set TBPAY_DATABASE_URL instead"
+        )
+    if not given:
+        raise InvalidInputError("'' is not the name of a database")
+    return given
+
+
+_AGO = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def _parse_time(given: str, *, day: timedelta) -> datetime:
+    try:
+        if ago := re.fullmatch(r"([0-9]{1,6})([mhd])", given):
+            return datetime.now(UTC) - timedelta(**{_AGO[ago[2]]: int(ago[1])})
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", given):
+            return models.read_time(given) + day
+        # RFC 3339; the seconds may be left out, and a time without a zone is UTC.
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]+([Zz]|[+-][0-9:]+)?", given):
+            return models.read_time(given.upper())
+    except OverflowError:
+        pass
+    raise InvalidInputError(
+        f"{excerpt(given)} is not a time: write 2026-11-23, 2026-11-23T08:13Z, or 30m, 6h, 7d ago"
+    )
+
+
+def _digits(given: str) -> object:
+    """Answer a number in plain digits, and anything else as it is, for the guard to refuse."""
+    return int(given) if re.fullmatch(r"0|[1-9][0-9]{0,18}", given) else given
+
+
+# --- the parameters that several commands declare ---
+
+
+def argument(parse: Callable[[str], Any], metavar: str, text: str) -> Any:
+    """Declare a positional argument by its parser."""
+    return typer.Argument(parser=typed(parse), metavar=metavar, help=text, show_default=False)
+
+
+def option(name: str, parse: Callable[[str], Any], metavar: str, text: str) -> Any:
+    """Declare an option by its parser."""
+    return typer.Option(name, parser=typed(parse), metavar=metavar, help=text, show_default=False)
+
+
+AccountName = Annotated[
+    AccountRef, argument(parse_account, "ACCOUNT", "The account's id, or its email address.")
+]
+Amount = Annotated[int, option("--amount", money.parse_cents, "USD", "Dollars: 10 or 10.50.")]
+Below = Annotated[
+    int | None, option("--below", parse_bound, "USD", "Only balances lower than this.")
+]
+CodeName = Annotated[str, argument(models.discount_code, "CODE", "The discount code.")]
+PaymentIntent = Annotated[
+    str | None, option("--payment-intent", parse_stripe_id, "ID", "Stripe's payment intent.")
+]
+Reason = Annotated[str, option("--reason", parse_text, "TEXT", "Why; the line will say so.")]
+Since = Annotated[
+    datetime | None,
+    option("--since", parse_since, "T", "From this time on: a date, a time, or 30m, 6h, 7d ago."),
+]
+StripeSession = Annotated[
+    str | None, option("--stripe-session", parse_stripe_id, "ID", "Stripe's Checkout session.")
+]
+Until = Annotated[
+    datetime | None,
+    option("--until", parse_until, "T", "Up to, not at, this time; a date includes its day."),
+]
