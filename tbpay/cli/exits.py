@@ -1,6 +1,5 @@
 """From a refusal to an exit code: one table, and one handler through which every command ends."""
 
-import json
 import os
 import signal
 import sys
@@ -148,6 +147,8 @@ def _report(error: TbpayError, code: Exit, *, as_json: bool) -> Exit:
 
         _write(traceback.format_exc(), raw=True)
     if as_json:
+        import json
+
         facts = {"code": error.code, "exit": code, "message": error.message, "hint": error.hint}
         _write(json.dumps({"error": facts}))
     else:
