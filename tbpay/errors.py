@@ -45,6 +45,9 @@ class Code(StrEnum):
     # confirmation
     CONFIRMATION_NEEDED = "confirmation_needed"
     DECLINED = "declined"
+    # stopped
+    INTERRUPTED = "interrupted"
+    TERMINATED = "terminated"
 
 
 class TbpayError(Exception):

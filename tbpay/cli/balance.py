@@ -52,6 +52,7 @@ def show_(
 @command(app, "credit", 'tbpay balance credit 7 --amount 10.50 --reason "goodwill"', changes=True)
 def credit(account: AccountName, amount: Amount, reason: Reason) -> None:
     """Add to a balance by hand."""
+    from tbpay.database import location
     from tbpay.stores import balance_store, order_store
 
     number = account.find()
@@ -146,6 +147,6 @@ def _detail(line: dict[str, Any]) -> dict[str, Any]:
 
 def _opposite(verb: str, line: dict[str, Any]) -> str:
     return (
-        f"tbpay balance {verb} {line['account_id']} --amount {show_cents(line['amount_cents'])}"
+        f"balance {verb} {line['account_id']} --amount {show_cents(line['amount_cents'])}"
         f' --reason "takes back line {line["id"]}"'
     )

@@ -32,9 +32,9 @@ def change(
     """Do the work and write its audit row, in one unit; with ``--dry-run`` take both back.
 
     ``before`` reads what the work is about to change: where it comes out the same, nothing was
-    changed and no row is written. ``undo`` is the command that takes the change back.
+    changed and no row is written. ``undo`` words the command that takes the change back.
     """
-    from tbpay.database import atomically
+    from tbpay.database import atomically, location
     from tbpay.stores import audit_store
 
     def unit() -> tuple[T, bool]:
@@ -46,16 +46,19 @@ def change(
             audit_store.record(action, named, reason=reason, **detail(answer))
         if chosen().dry_run:
             raise _RolledBackError(answer)
+        exits.hold_signals()
         return answer, changed
 
     try:
         answer, changed = atomically(unit)
+        exits.work_is_kept()
     except _RolledBackError as dry_run:
         note("dry run: nothing was changed")
         return dry_run.answer  # type: ignore[no-any-return]
-    exits.work_is_kept()
-    if changed and (command := undo(answer)) is not None:
-        note(f"to undo: {command}")
+    finally:
+        exits.release_signals()
+    if changed and (words := undo(answer)) is not None:
+        note(f"to undo: {location().command(words)}")
     return answer
 
 

@@ -1,6 +1,5 @@
 """``tbpay db``."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,7 +8,7 @@ from tbpay.cli import exits
 from tbpay.cli.change import confirm_by_name
 from tbpay.cli.exits import Exit, UsageError
 from tbpay.cli.options import argument, chosen, command, group, show
-from tbpay.cli.output import Format, note, safe
+from tbpay.cli.output import Format, note, safe, write
 
 if TYPE_CHECKING:
     from tbpay.migrations import Migration, Status
@@ -26,16 +25,17 @@ def upgrade(
 ) -> None:
     """Bring the tables up to date, after a backup; makes the file where there is none."""
     from tbpay import migrations
+    from tbpay.database import location
 
     if sql:
         _print_script(migrations.script(revision))
         return
-    done = migrations.upgrade(revision, on_step=_say)
+    before = migrations.status().revision or "base"
+    done = migrations.upgrade(revision, on_step=note)
     exits.work_is_kept()
-    show(done, people=_for_people)
     if done.steps:
-        before = f"{int(done.steps[0].revision) - 1:04}"
-        note(f"to undo: tbpay db downgrade {'base' if before == '0000' else before}")
+        note(f"to undo: {location().command(f'db downgrade {before}')}")
+    show(done, people=_for_people)
 
 
 @command(app, "downgrade", "tbpay db downgrade 0002", "tbpay db downgrade base --confirm base")
@@ -54,7 +54,7 @@ def downgrade(
         return
     migrations.status()  # refuses what is not ours before anybody is asked
     confirm_by_name(f"downgrade to {safe(revision)}", revision, confirm)
-    done = migrations.downgrade(revision, confirmed=revision, on_step=_say)
+    done = migrations.downgrade(revision, confirmed=revision, on_step=note)
     exits.work_is_kept()
     show(done, people=_for_people)
 
@@ -73,19 +73,15 @@ def check() -> None:
     from tbpay import migrations
 
     found = migrations.check()
-    show(found, kind=migrations.Difference)
+    show(found, kind=migrations.Difference, none="no differences")
     if found:
         raise typer.Exit(Exit.DIFFERENCES)
-
-
-def _say(step: str) -> None:
-    note(step)
 
 
 def _print_script(text: str) -> None:
     if chosen().format is not Format.TABLE:
         raise UsageError("a script is text: --sql has no other format")
-    sys.stdout.write(text)
+    write(text)
 
 
 def _for_people(done: "Migration") -> dict[str, Any]:

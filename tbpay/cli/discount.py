@@ -73,7 +73,7 @@ def create(
                 "discount_value": made.discount_value,
                 "max_uses": made.max_uses,
             },
-            undo=lambda made: f"tbpay discount deactivate {made.code}",
+            undo=lambda made: f"discount deactivate {made.code}",
         ),
         people=_for_people,
     )
@@ -156,7 +156,7 @@ def _set_active(code: str, verb: str, opposite: str) -> None:
             f"discount {code}",
             lambda: discount_code_store.set_active(code, verb == "activate"),
             before=lambda: discount_code_store.get_by_code(code),
-            undo=lambda changed: f"tbpay discount {opposite} {changed.code}",
+            undo=lambda changed: f"discount {opposite} {changed.code}",
         ),
         people=_for_people,
     )

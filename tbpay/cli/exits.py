@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import IntEnum
 from types import FrameType
-from typing import NoReturn
 
 import typer
 
@@ -69,6 +68,13 @@ class _TerminatedError(BaseException):
 
 
 _committed = False
+_held: int | None = None  # 0: hold signals back; above: the one that came meanwhile
+
+
+def hold_signals() -> None:
+    """From here until the commit is known a signal waits: what it finds then is the truth."""
+    global _held
+    _held = 0
 
 
 def work_is_kept() -> None:
@@ -77,56 +83,58 @@ def work_is_kept() -> None:
     _committed = True
 
 
+def release_signals() -> None:
+    """Let a signal through that came meanwhile, unless the change is committed."""
+    global _held
+    came, _held = _held, None
+    if came and not _committed:
+        _stop(came, None)
+
+
 def handle(command: Callable[[], None], *, as_json: bool) -> int:
     """Run a command to its end and answer the exit code; say on stderr what went wrong."""
     global _committed
     _committed = False
     try:
-        with _sigterm_raises():
+        with _signals_raise():
             command()
             sys.stdout.flush()
     except typer.Exit as end:
         return end.exit_code
-    except BrokenPipeError:
-        return _without_reader(Exit.PIPE_CLOSED)
-    except KeyboardInterrupt:
-        return _stopped(Exit.INTERRUPTED)
-    except _TerminatedError:
-        return _stopped(Exit.TERMINATED)
-    except _ParserError as error:
-        return _report(_usage(error), Exit.USAGE, as_json=as_json)
-    except TbpayError as error:
-        if error.code is Code.OUTPUT and _committed:
-            return _without_reader(Exit.DONE)
-        code = next(code for kind, code in EXIT_OF.items() if isinstance(error, kind))
-        return _report(error, code, as_json=as_json)
-    except OSError as error:
-        outside = UnavailableError(f"{error.strerror or error}")
-        return _report(outside, Exit.UNAVAILABLE, as_json=as_json)
-    except Exception as error:
-        first_line = next(iter(str(error).splitlines()), "")
-        unforeseen = TbpayError(
-            f"unforeseen: {type(error).__name__}: {first_line}",
-            hint=None if settings.from_environment().debug else "TBPAY_DEBUG=1 shows where",
-        )
-        return _report(unforeseen, Exit.UNFORESEEN, as_json=as_json)
-    return Exit.DONE
-
-
-def _without_reader(code: Exit) -> Exit:
-    """The answer found no taker: a change that is kept is a success all the same."""
-    if not _committed:
+    except BaseException as error:
+        if _committed:
+            # Whatever it is that went wrong then, doing it again would do it twice.
+            note(f"the change was made, but not all was said: {type(error).__name__}: {error}")
+            return Exit.DONE
+        refusal, code = _refusal(error)
+        if code is not Exit.PIPE_CLOSED:
+            _report(refusal, code, as_json=as_json)
         return code
-    note("the change was made; stdout could not take the answer")
     return Exit.DONE
 
 
-def _stopped(code: Exit) -> Exit:
-    if _committed:
-        note("the change was made")
-        return Exit.DONE
-    _write("interrupted: nothing was changed")
-    return code
+def _refusal(error: BaseException) -> tuple[TbpayError, Exit]:
+    """Answer an exception in our own words, and its exit code."""
+    match error:
+        case BrokenPipeError():
+            return TbpayError("the reader went away", code=Code.OUTPUT), Exit.PIPE_CLOSED
+        case KeyboardInterrupt():
+            return TbpayError("interrupted", code=Code.INTERRUPTED), Exit.INTERRUPTED
+        case _TerminatedError():
+            return TbpayError("terminated", code=Code.TERMINATED), Exit.TERMINATED
+        case _ParserError():
+            return _usage(error), Exit.USAGE
+        case TbpayError():
+            return error, next(code for kind, code in EXIT_OF.items() if isinstance(error, kind))
+        case OSError():
+            return UnavailableError(error.strerror or str(error)), Exit.UNAVAILABLE
+    first_line = next(iter(str(error).splitlines()), "")
+    debug = settings.from_environment().debug
+    unforeseen = TbpayError(
+        f"unforeseen: {type(error).__name__}: {first_line}",
+        hint=None if debug else "TBPAY_DEBUG=1 shows where",
+    )
+    return unforeseen, Exit.UNFORESEEN
 
 
 def _usage(error: Exception) -> UsageError:
@@ -141,7 +149,7 @@ def _usage(error: Exception) -> UsageError:
     return UsageError(message[:1].lower() + message[1:], hint=f"{command} --help")
 
 
-def _report(error: TbpayError, code: Exit, *, as_json: bool) -> Exit:
+def _report(error: TbpayError, code: Exit, *, as_json: bool) -> None:
     if settings.from_environment().debug:
         import traceback
 
@@ -155,7 +163,6 @@ def _report(error: TbpayError, code: Exit, *, as_json: bool) -> Exit:
         _write(f"error: {safe(error.message)}")
         if error.hint is not None:
             _write(f"hint: {safe(error.hint)}")
-    return code
 
 
 def _write(line: str, *, raw: bool = False) -> None:
@@ -166,19 +173,28 @@ def _write(line: str, *, raw: bool = False) -> None:
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise _TerminatedError
-
+def _signals_raise() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end a command as exceptions, which roll its unit of work back."""
     try:
-        before = signal.signal(signal.SIGTERM, terminate)
+        before = {each: signal.signal(each, _stop) for each in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not in the main thread, where no signal arrives anyway
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    global _held
+    if _held is not None:
+        _held = number
+    elif number == signal.SIGTERM:
+        raise _TerminatedError
+    else:
+        raise KeyboardInterrupt
 
 
 def open_standard_streams() -> None:

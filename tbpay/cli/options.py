@@ -53,17 +53,19 @@ def show(
     columns: Sequence[str] = (),
     kind: type | None = None,
     people: Callable[[Any], Mapping[str, object]] | None = None,
+    none: str = "none found",
 ) -> None:
     """Write the command's answer in the format that was asked for.
 
     ``people`` words a thing for those who read it in a table or in lines; programs get its fields.
+    ``none`` is what an empty list says to people.
     """
     if people is not None and _chosen.format is Format.TABLE:
         if isinstance(answer, models.Page):
             answer = models.Page([people(thing) for thing in answer.items], answer.next)
         else:
             answer = people(answer)
-    output.show(answer, _chosen.format, columns=columns, kind=kind)
+    output.show(answer, _chosen.format, columns=columns, kind=kind, none=none)
 
 
 # --- the command class ---
@@ -118,7 +120,11 @@ class Command(TyperCommand):
         )
         if given.get("all") and given.get("limit"):
             raise UsageError("--all and --limit exclude each other")
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            error.hint = error.hint or f"{ctx.command_path} --help"
+            raise
 
     def format_epilog(self, _ctx: Any, formatter: Any) -> None:
         """Write the examples as they are, a line each."""

@@ -88,7 +88,7 @@ def create(
                 "code": code,
             },
             undo=lambda order: (
-                f"tbpay order fail {order.id}" if order.status is OrderStatus.PENDING else None
+                f"order fail {order.id}" if order.status is OrderStatus.PENDING else None
             ),
         )
     )

@@ -17,6 +17,7 @@ from functools import lru_cache
 from io import StringIO
 from typing import Any, NamedTuple
 
+from tbpay.errors import Code, UnavailableError
 from tbpay.models import E164_PATTERN, Page, is_visible, time_text
 from tbpay.money import show_cents
 
@@ -36,12 +37,13 @@ def show(
     *,
     columns: Sequence[str] = (),
     kind: type | None = None,
+    none: str = "none found",
 ) -> None:
     """Write an answer to stdout: one thing, or a page or list of things.
 
     A thing is a dataclass instance or a mapping by field name. ``columns`` is the short list of
     fields that a table of several things has, every field unless given; ``kind`` is their
-    dataclass, which names the fields where there are no things. Errors of stdout come out of here.
+    dataclass, which names the fields where there are no things.
     """
     page = Page(answer, None) if isinstance(answer, list | tuple) else answer
     several = isinstance(page, Page)
@@ -62,14 +64,26 @@ def show(
             text = _table(columns or names, records)
         case Format.TABLE:
             text = _lines(names, records[0])
-    # In one piece, once all of it is there: stdout stays empty where the answer cannot be written.
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    # In one piece, once all of it is there: stdout stays empty where there is no answer.
+    write(text)
 
     if isinstance(page, Page) and page.next is not None and format is not Format.JSON:
         note(f"more: repeat with --cursor {page.next}, or --all")
     elif not records and format is Format.TABLE:
-        note("none found")
+        note(none)
+
+
+def write(text: str) -> None:
+    """Write text to stdout, all of it, or raise UnavailableError; a closed pipe's error stays."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UnavailableError(
+            f"stdout cannot take the answer: {error.strerror}", code=Code.OUTPUT
+        ) from error
 
 
 def note(text: str) -> None:
