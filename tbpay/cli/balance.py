@@ -56,21 +56,18 @@ def credit(account: AccountName, amount: Amount, reason: Reason) -> None:
     from tbpay.stores import balance_store, order_store
 
     number = account.find()
-    show(
-        change(
-            "balance credit",
-            f"account {number}",
-            lambda: _moved(balance_store.add_credits(number, amount, reason)),
-            reason=reason,
-            detail=_detail,
-            undo=lambda line: _opposite("debit", line),
-        )
+    line = change(
+        "balance credit",
+        f"account {number}",
+        lambda: balance_store.add_credits(number, amount, reason),
+        reason=reason,
+        detail=_detail,
+        undo=lambda line: _opposite("debit", line),
     )
     for order in order_store.find(account_id=number, status="pending", limit=1).items:
-        note(
-            f"order {order.id} of account {number} is still pending: if this credit is for it,"
-            f" `tbpay order complete {order.id}` is what credits it"
-        )
+        completes = location().command(f"order complete {order.id}")
+        note(f"order {order.id} is pending: if this was its payment, {completes} credits it too")
+    show(_with_balance(line))
 
 
 @command(
@@ -93,23 +90,20 @@ def debit(
 
     number = account.find()
 
-    def deduct() -> dict[str, Any]:
-        return _moved(balance_store.deduct(number, amount, reason, allow_negative=allow_negative))
+    def deduct() -> Transaction:
+        return balance_store.deduct(number, amount, reason, allow_negative=allow_negative)
 
-    if allow_negative:
-        after_cents = preview(deduct)["balance_cents"]
-        if after_cents < 0:
-            confirm(f"take account {number} to {show_cents(after_cents)} USD")
-    show(
-        change(
-            "balance debit",
-            f"account {number}",
-            deduct,
-            reason=reason,
-            detail=_detail,
-            undo=lambda line: _opposite("credit", line),
-        )
+    if allow_negative and (after_cents := preview(deduct).balance_after_cents) < 0:
+        confirm(f"take account {number} to {show_cents(after_cents)} USD")
+    line = change(
+        "balance debit",
+        f"account {number}",
+        deduct,
+        reason=reason,
+        detail=_detail,
+        undo=lambda line: _opposite("credit", line),
     )
+    show(_with_balance(line))
 
 
 @command(
@@ -134,19 +128,19 @@ def history(account: AccountName) -> None:
     )
 
 
-def _moved(line: Transaction) -> dict[str, Any]:
+def _with_balance(line: Transaction) -> dict[str, Any]:
     """Answer a line together with the balance that it left."""
     fields = asdict(line)
     replayed = fields.pop("replayed")
     return fields | {"balance_cents": line.balance_after_cents, "replayed": replayed}
 
 
-def _detail(line: dict[str, Any]) -> dict[str, Any]:
-    return {"transaction_id": line["id"], "amount_cents": line["amount_cents"]}
+def _detail(line: Transaction) -> dict[str, Any]:
+    return {"transaction_id": line.id, "amount_cents": line.amount_cents}
 
 
-def _opposite(verb: str, line: dict[str, Any]) -> str:
+def _opposite(verb: str, line: Transaction) -> str:
     return (
-        f"balance {verb} {line['account_id']} --amount {show_cents(line['amount_cents'])}"
-        f' --reason "takes back line {line["id"]}"'
+        f"balance {verb} {line.account_id} --amount {show_cents(line.amount_cents)}"
+        f' --reason "takes back line {line.id}"'
     )
