@@ -98,6 +98,7 @@ discount_codes = sa.Table(
         f"current_uses BETWEEN 0 AND {MAX_USES} AND (max_uses IS NULL OR current_uses <= max_uses)",
         name="current_uses",
     ),
+    sa.CheckConstraint("active IN (0, 1)", name="active").ddl_if(dialect="sqlite"),
     _short("stripe_coupon_id"),
     _fixed_width("created_at"),
     _integers("discount_value", "max_uses", "current_uses"),
@@ -141,7 +142,6 @@ orders = sa.Table(
         "stripe_payment_intent_id",
         unique=True,
         sqlite_where=sa.text("stripe_payment_intent_id IS NOT NULL"),
-        postgresql_where=sa.text("stripe_payment_intent_id IS NOT NULL"),
     ),
 )
 
@@ -183,7 +183,6 @@ transactions = sa.Table(
         "order_id",
         unique=True,
         sqlite_where=sa.text("transaction_type = 'credit' AND order_id IS NOT NULL"),
-        postgresql_where=sa.text("transaction_type = 'credit' AND order_id IS NOT NULL"),
     ),
 )
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,11 @@ def commands() -> Iterator[tuple[str, Any]]:
 
 def test_imports_point_downwards() -> None:
     checked = subprocess.run(
-        ["lint-imports", "--no-cache"], check=False, cwd=ROOT, capture_output=True, text=True
+        [Path(sysconfig.get_path("scripts")) / "lint-imports", "--no-cache"],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
 
     assert checked.returncode == 0, checked.stdout

@@ -39,7 +39,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_index("ix_audit_log_subject", table_name="audit_log")
     op.drop_table("audit_log")
 
 

@@ -5,6 +5,7 @@ foreign keys, and waits 30 seconds for another writer. No connection changes the
 """
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +17,13 @@ from sqlalchemy.dialects import sqlite
 
 from tbpay.database.location import Location
 from tbpay.errors import Code, SchemaError, TbpayError, UnavailableError
-from tbpay.schema import REVISIONS, VERSION_TABLE
+from tbpay.schema import METADATA, REVISIONS, VERSION_TABLE
 
 BUSY_SECONDS = 30
 
 # How the next unit begins: plain BEGIN for a snapshot, BEGIN IMMEDIATE to change. A context
 # variable and not an execution option, which costs as much as a statement.
-reading: ContextVar[bool] = ContextVar("tbpay_reading", default=False)
+_reading: ContextVar[bool] = ContextVar("tbpay_reading", default=False)
 
 _engines: dict[Location, sa.Engine] = {}
 
@@ -43,12 +44,22 @@ def new_engine(location: Location, *, foreign_keys: bool = True, **options: Any)
     @sa.event.listens_for(made, "connect")
     def _prepare(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
+        try:
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
+        except sqlite3.Error:
+            # The pool drops a connection that it could not prepare without closing it.
+            connection.close()
+            raise
 
     @sa.event.listens_for(made, "begin")
     def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if reading.get() else "BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN" if _reading.get() else "BEGIN IMMEDIATE")
+
+    @sa.event.listens_for(made, "reset")
+    def _roll_back(connection: sqlite3.Connection, _record: object, _state: object) -> None:
+        # After a COMMIT that found the database busy, SQLAlchemy thinks that nothing is open.
+        connection.rollback()
 
     return made
 
@@ -56,6 +67,33 @@ def new_engine(location: Location, *, foreign_keys: bool = True, **options: Any)
 def insert_if_absent(table: sa.Table) -> sqlite.Insert:
     """Begin an INSERT that does nothing where a unique index says that the row is there."""
     return sqlite.insert(table).on_conflict_do_nothing()
+
+
+def begin(connection: sa.Connection, *, reading: bool) -> None:
+    """Begin on a connection: to read, without a lock, or to change, as the one writer."""
+    how = _reading.set(reading)
+    try:
+        connection.begin()
+    finally:
+        _reading.reset(how)
+
+
+def is_begun(connection: sa.Connection) -> bool:
+    """Tell whether the driver is in a transaction, whatever SQLAlchemy thinks."""
+    if connection.invalidated:
+        return False
+    return bool(getattr(connection.connection.dbapi_connection, "in_transaction", True))
+
+
+def require_begun(connection: sa.Connection, location: Location) -> None:
+    """Refuse to go on in a unit that SQLite has taken back whole, as it does when a disk fails.
+
+    What came after would be kept without what came before.
+    """
+    if not is_begun(connection):
+        raise _unavailable(
+            Code.UNAVAILABLE, f"the unit of work was taken back by {location}: nothing was changed"
+        )
 
 
 def close() -> None:
@@ -80,8 +118,8 @@ def translated(location: Location) -> Iterator[None]:
     """Turn what the driver says about the world outside into tbpay's own refusals."""
     try:
         yield
-    except sa.exc.DBAPIError as error:
-        refusal = _refusal(error.orig, location)
+    except (sa.exc.DBAPIError, sqlite3.Error) as error:
+        refusal = _refusal(getattr(error, "orig", error), location)
         if refusal is None:
             raise
         raise refusal from error
@@ -92,14 +130,16 @@ def translated(location: Location) -> Iterator[None]:
 def _refusal(error: BaseException | None, location: Location) -> TbpayError | None:
     extended = getattr(error, "sqlite_errorcode", None)
     match None if extended is None else extended & 0xFF:
+        case sqlite3.SQLITE_BUSY if extended == sqlite3.SQLITE_BUSY_SNAPSHOT:
+            changed = "another process has changed it since this unit began to read"
+            return _unavailable(Code.BUSY, f"{location} is busy: {changed}")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            waited = f"another process has been writing to it for {BUSY_SECONDS} seconds"
-            return _unavailable(Code.BUSY, f"{location} is busy: {waited}")
+            return _unavailable(Code.BUSY, f"{location} is busy: another process keeps it locked")
         case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
             return _unavailable(Code.DISK_FULL, f"the disk of {location} is full or failing")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
             return _unavailable(Code.READ_ONLY, f"{location} is read-only")
-        case sqlite3.SQLITE_CANTOPEN if not location.path.exists():
+        case sqlite3.SQLITE_CANTOPEN if _is_absent(location):
             return missing(location)
         case sqlite3.SQLITE_CANTOPEN:
             return _unavailable(Code.UNREACHABLE, f"{location} cannot be opened")
@@ -107,9 +147,26 @@ def _refusal(error: BaseException | None, location: Location) -> TbpayError | No
             return _unavailable(Code.NOT_A_DATABASE, f"{location} is not a SQLite database")
         case sqlite3.SQLITE_CORRUPT:
             return _unavailable(Code.CORRUPT, f"{location} is damaged: restore a backup")
-        case sqlite3.SQLITE_ERROR if str(error).startswith(("no such table", "no such column")):
+        case sqlite3.SQLITE_ERROR if _is_about_our_tables(str(error)):
             return SchemaError(f"the tables of {location} are not tbpay's: {error}")
     return None
+
+
+def _is_absent(location: Location) -> bool:
+    """Tell a file that is not there from one that may not be looked for."""
+    try:
+        location.path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _is_about_our_tables(message: str) -> bool:
+    """Tell a table or column of ours that is missing from the application's own mistakes."""
+    missing = re.search(r"no such (?:table|column): (\w+)|table (\w+) has no column", message)
+    return missing is not None and bool({*missing.groups()} & {VERSION_TABLE, *METADATA.tables})
 
 
 def _unavailable(code: Code, message: str) -> UnavailableError:

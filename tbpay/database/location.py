@@ -1,6 +1,8 @@
 """Which database: never a guess, always nameable, never showing a password."""
 
+import os
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -23,6 +25,12 @@ class Location:
     def __str__(self) -> str:
         """Name the database and where its name came from, as every message does."""
         return f"{self.path} ({self.source})"
+
+    @property
+    def exists(self) -> bool:
+        """Tell whether there is a file of that name that can be seen."""
+        # Path.exists raises for a name that is too long or in a directory that is closed to us.
+        return os.path.exists(self.path)  # noqa: PTH110
 
     @property
     def url(self) -> sa.URL:
@@ -75,6 +83,10 @@ def _file(given: str) -> Path:
 
 
 def _absolute(name: str) -> Path:
-    if not name or "\0" in name or name == ":memory:":
-        raise InvalidInputError(f"{excerpt(name)} is not the name of a database file")
-    return Path(name).expanduser().absolute()
+    if name and "\0" not in name and name != ":memory:":
+        # No such user, no working directory any more, or no name that a file can have.
+        with suppress(RuntimeError, OSError, UnicodeEncodeError):
+            path = Path(name).expanduser().absolute()
+            os.fsencode(path)
+            return path
+    raise InvalidInputError(f"{excerpt(name)} is not the name of a database file")

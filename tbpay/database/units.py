@@ -21,6 +21,7 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class _Unit:
     connection: sa.Connection
+    location: Location
     reading: bool
     thread: int = field(default_factory=threading.get_ident)
 
@@ -72,22 +73,25 @@ def unit_of_work(connection: sa.Connection | None = None) -> Iterator[sa.Connect
 
     Inside an open unit it is a part of that unit (a savepoint), so that a refusal takes back the
     part alone. With the application's own ``connection`` it joins the transaction there: tbpay
-    then neither commits nor rolls back. A unit belongs to one thread.
+    then neither commits nor rolls back.
+
+    A unit belongs to one thread of one process: a process that is forked inside it may read, but
+    has to leave by ``os._exit`` or ``exec``, and cannot write.
     """
     outer = _outer()
-    if connection is not None:
-        if outer is not None and outer.connection is not connection:
+    if outer is not None and outer.reading:
+        raise RuntimeError("a snapshot only reads: open the unit of work outside it")
+    if outer is not None:
+        if connection not in (None, outer.connection):
             raise RuntimeError("a unit of work is open on another connection")
+        with _part(outer):
+            yield outer.connection
+    elif connection is not None:
         with _joined(connection):
             yield connection
-    elif outer is None:
+    else:
         with _opened(reading=False) as own:
             yield own
-    elif outer.reading:
-        raise RuntimeError("a snapshot only reads: open the unit of work outside it")
-    else:
-        with outer.connection.begin_nested():
-            yield outer.connection
 
 
 @contextmanager
@@ -95,7 +99,8 @@ def snapshot() -> Iterator[sa.Connection]:
     """Open one consistent view for reading, without a write lock; in a unit, that unit's view."""
     outer = _outer()
     if outer is not None:
-        yield outer.connection
+        with engines.translated(outer.location):
+            yield outer.connection
     else:
         with _opened(reading=True) as own:
             yield own
@@ -120,18 +125,12 @@ def _outer() -> _Unit | None:
 def _opened(*, reading: bool) -> Iterator[sa.Connection]:
     where = location()
     with engines.translated(where), engines.engine(where).connect() as own:
-        how = engines.reading.set(reading)
-        try:
-            own.begin()
-        finally:
-            engines.reading.reset(how)
+        engines.begin(own, reading=reading)
         engines.check_revision(own, where)
-        unit = _current.set(_Unit(own, reading))
-        try:
+        with _current_unit(_Unit(own, where, reading)):
             yield own
+            engines.require_begun(own, where)
             own.commit()
-        finally:
-            _current.reset(unit)
 
 
 @contextmanager
@@ -141,18 +140,47 @@ def _joined(connection: sa.Connection) -> Iterator[None]:
     with engines.translated(where):
         _begin_for_real(connection)
         engines.check_revision(connection, where)
-        unit = _current.set(_Unit(connection, reading=False))
+        unit = _Unit(connection, where, reading=False)
+        with _current_unit(unit), _part(unit):
+            yield
+
+
+@contextmanager
+def _part(unit: _Unit) -> Iterator[None]:
+    """Do a part of a unit: what refuses is taken back alone, and the unit can go on."""
+    with engines.translated(unit.location):
+        engines.require_begun(unit.connection, unit.location)
+        savepoint = unit.connection.begin_nested()
         try:
-            with connection.begin_nested():
-                yield
-        finally:
-            _current.reset(unit)
+            yield
+            engines.require_begun(unit.connection, unit.location)
+            savepoint.commit()
+        except BaseException:
+            try:
+                savepoint.rollback()
+            except sa.exc.DBAPIError:
+                if engines.is_begun(unit.connection):
+                    raise
+                # The whole unit was taken back, which SQLAlchemy would not notice by itself.
+                unit.connection.invalidate()
+            raise
+
+
+@contextmanager
+def _current_unit(unit: _Unit) -> Iterator[None]:
+    before = _current.set(unit)
+    try:
+        yield
+    finally:
+        _current.reset(before)
 
 
 def _begin_for_real(connection: sa.Connection) -> None:
     """Begin where the driver has put that off: its RELEASE of a savepoint would else commit."""
     if not connection.in_transaction():
         connection.begin()
-    driver = connection.connection.dbapi_connection
-    if connection.dialect.name == "sqlite" and not getattr(driver, "in_transaction", True):
+    if not engines.is_begun(connection):
+        driver = connection.connection.dbapi_connection
+        if getattr(driver, "isolation_level", None) is None:
+            raise RuntimeError("the application's connection commits every statement by itself")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
