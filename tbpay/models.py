@@ -7,6 +7,7 @@ Entities are frozen: money does not change because somebody set an attribute.
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,6 +22,7 @@ MAX_BALANCE_CENTS = 99_999_999_999
 MAX_USES = 2**31 - 1
 MAX_PERCENT = 100
 MAX_TEXT = 255
+MAX_ACTION = 50
 MAX_LIMIT = 1_000
 
 AMOUNT_PATTERN = r"[0-9]{1,6}(\.[0-9]{1,2})?"
@@ -193,17 +195,17 @@ def amount(value: object) -> int:
     return whole(value, "amount_cents", 1, MAX_AMOUNT_CENTS)
 
 
-def text(value: object, name: str) -> str:
-    """Answer a text of 1–255 characters with something visible, no NUL and no lone surrogate.
+def text(value: object, name: str, most: int = MAX_TEXT) -> str:
+    """Answer a text with something visible, no NUL, no lone surrogate and not too many characters.
 
     Raises InvalidInputError.
     """
     if type(value) is not str:
         raise InvalidInputError(f"{name} must be text, not {excerpt(value)}")
-    if not any(map(is_visible, value[: MAX_TEXT + 1])):
+    if not any(map(is_visible, value[: most + 1])):
         raise InvalidInputError(f"{name} needs something visible, not {excerpt(value)}")
-    if len(value) > MAX_TEXT:
-        raise InvalidInputError(f"{name} takes {MAX_TEXT} characters, not {len(value):,}")
+    if len(value) > most:
+        raise InvalidInputError(f"{name} takes {most} characters, not {len(value):,}")
     if any(char == "\0" or unicodedata.category(char) == "Cs" for char in value):
         raise InvalidInputError(f"{name} holds a character that is not text: {excerpt(value)}")
     return value
@@ -216,11 +218,20 @@ def word(words: type[W], value: object, name: str) -> W:
     raise InvalidInputError(f"{name} must be one of {', '.join(words)}, not {excerpt(value)}")
 
 
-def moment(value: object, name: str) -> datetime:
-    """Answer an aware time, or raise InvalidInputError."""
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        raise InvalidInputError(f"{name} must be a time with a zone, not {excerpt(value)}")
+def flag(value: object, name: str) -> bool:
+    """Answer True or False, or raise InvalidInputError for what is only like it."""
+    if type(value) is not bool:
+        raise InvalidInputError(f"{name} must be True or False, not {excerpt(value)}")
     return value
+
+
+def moment(value: object, name: str) -> datetime:
+    """Answer an aware time in UTC, or raise InvalidInputError."""
+    if isinstance(value, datetime) and value.utcoffset() is not None:
+        # At the edges of the calendar a time of another zone has no name in UTC.
+        with suppress(OverflowError):
+            return value.astimezone(UTC)
+    raise InvalidInputError(f"{name} must be a time with a zone, not {excerpt(value)}")
 
 
 def is_visible(char: str) -> bool:

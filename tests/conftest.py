@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tbpay import database, migrations
@@ -17,6 +18,10 @@ from tbpay.stores import (
     discount_code_store,
     order_store,
 )
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("tbpay", deadline=None)
+hypothesis.settings.load_profile("tbpay")
 
 ROOT = Path(__file__).resolve().parent.parent
 # As long as Stripe's are.

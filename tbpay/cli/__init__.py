@@ -19,6 +19,11 @@ def main() -> None:
     gc.set_threshold(100_000)
     if sys.argv[1:] == ["--version"] and _is_written(f"tbpay {__version__}\n"):
         return
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # While there is nothing to take back, Ctrl-C ends the process without a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from tbpay.cli.root import run
 
     run()

@@ -76,4 +76,5 @@ def show_(account: AccountName) -> None:
         found = account_store.get_by_id(number)
         if found is None:
             raise NotFoundError(f"no account {number}")
-        show(asdict(found) | {"balance_cents": balance_store.get_balance(number)})
+        balance_cents = balance_store.get_balance(number)
+    show(asdict(found) | {"balance_cents": balance_cents})

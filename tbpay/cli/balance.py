@@ -30,7 +30,7 @@ app = group("Balances: what accounts can spend, and the lines that say why.")
 def show_(
     accounts: Annotated[
         list[AccountRef] | None,
-        argument(parse_account, "[ACCOUNT]...", "Ids or email addresses; all unless given."),
+        argument(parse_account, "ACCOUNT...", "Ids or email addresses; all unless given."),
     ] = None,
     below: Below = None,
 ) -> None:
@@ -93,8 +93,12 @@ def debit(
     def deduct() -> Transaction:
         return balance_store.deduct(number, amount, reason, allow_negative=allow_negative)
 
-    if allow_negative and (after_cents := preview(deduct).balance_after_cents) < 0:
-        confirm(f"take account {number} to {show_cents(after_cents)} USD")
+    if allow_negative and not chosen().yes:
+        after_cents = preview(deduct).balance_after_cents
+        # What nobody was asked about stays forbidden, whatever is taken off meanwhile.
+        allow_negative = after_cents < 0
+        if allow_negative:
+            confirm(f"take account {number} to {show_cents(after_cents)} USD")
     line = change(
         "balance debit",
         f"account {number}",

@@ -50,13 +50,10 @@ def change(
         return answer, changed
 
     try:
-        answer, changed = atomically(unit)
-        exits.work_is_kept()
+        answer, changed = exits.kept(lambda: atomically(unit))
     except _RolledBackError as dry_run:
         note("dry run: nothing was changed")
         return dry_run.answer  # type: ignore[no-any-return]
-    finally:
-        exits.release_signals()
     if changed and (words := undo(answer)) is not None:
         note(f"to undo: {location().command(words)}")
     return answer
@@ -118,9 +115,13 @@ def can_ask() -> bool:
 def _ask(question: str) -> str:
     sys.stderr.write(safe(question))
     sys.stderr.flush()
-    line = sys.stdin.readline()
+    line = ""
+    try:
+        line = sys.stdin.readline()
+    finally:
+        if not line:  # the cursor still stands behind the question
+            sys.stderr.write("\n")
     if not line:
-        sys.stderr.write("\n")
         raise ConfirmationError("no answer: nothing was changed", code=Code.DECLINED)
     return line
 

@@ -8,7 +8,7 @@ from tbpay.cli import exits
 from tbpay.cli.change import confirm_by_name
 from tbpay.cli.exits import Exit, UsageError
 from tbpay.cli.options import argument, chosen, command, group, show
-from tbpay.cli.output import Format, note, safe, write
+from tbpay.cli.output import Format, note, write
 
 if TYPE_CHECKING:
     from tbpay.migrations import Migration, Status
@@ -20,7 +20,7 @@ Sql = Annotated[bool, typer.Option("--sql", help="Print what would run, and run 
 
 @command(app, "upgrade", "tbpay db upgrade", "tbpay db upgrade --database /srv/web/app.db --sql")
 def upgrade(
-    revision: Annotated[str, argument(str, "[REV]", "The revision to go to.")] = "head",
+    revision: Annotated[str, argument(str, "REV", "The revision to go to.")] = "head",
     sql: Sql = False,
 ) -> None:
     """Bring the tables up to date, after a backup; makes the file where there is none."""
@@ -28,11 +28,12 @@ def upgrade(
     from tbpay.database import location
 
     if sql:
-        _print_script(migrations.script(revision))
+        _print_script(revision)
         return
     before = migrations.status().revision or "base"
-    done = migrations.upgrade(revision, on_step=note)
-    exits.work_is_kept()
+    done = exits.kept(
+        lambda: migrations.upgrade(revision, on_step=note, on_commit=exits.hold_signals)
+    )
     if done.steps:
         note(f"to undo: {location().command(f'db downgrade {before}')}")
     show(done, people=_for_people)
@@ -50,12 +51,15 @@ def downgrade(
     from tbpay import migrations
 
     if sql:
-        _print_script(migrations.script(revision, down=True))
+        _print_script(revision, down=True)
         return
-    migrations.status()  # refuses what is not ours before anybody is asked
-    confirm_by_name(f"downgrade to {safe(revision)}", revision, confirm)
-    done = migrations.downgrade(revision, confirmed=revision, on_step=note)
-    exits.work_is_kept()
+    migrations.require_way_down(revision)  # before anybody is asked
+    confirm_by_name(f"downgrade to {revision}", revision, confirm)
+    done = exits.kept(
+        lambda: migrations.downgrade(
+            revision, confirmed=revision, on_step=note, on_commit=exits.hold_signals
+        )
+    )
     show(done, people=_for_people)
 
 
@@ -78,10 +82,12 @@ def check() -> None:
         raise typer.Exit(Exit.DIFFERENCES)
 
 
-def _print_script(text: str) -> None:
+def _print_script(revision: str, *, down: bool = False) -> None:
+    from tbpay import migrations
+
     if chosen().format is not Format.TABLE:
         raise UsageError("a script is text: --sql has no other format")
-    write(text)
+    write(migrations.script(revision, down=down))
 
 
 def _for_people(done: "Migration") -> dict[str, Any]:

@@ -4,14 +4,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any
 
-import typer
-
 from tbpay import models
 from tbpay.cli.change import ask, can_ask, change
 from tbpay.cli.exits import UsageError
 from tbpay.cli.options import (
     AccountRef,
     CodeName,
+    argument,
     chosen,
     command,
     group,
@@ -21,8 +20,8 @@ from tbpay.cli.options import (
     parse_percent,
     parse_stripe_id,
     show,
-    typed,
 )
+from tbpay.cli.output import note
 from tbpay.errors import Code, NotFoundError, excerpt
 from tbpay.models import DiscountCode, DiscountType
 from tbpay.money import parse_cents, show_cents
@@ -38,10 +37,7 @@ app = group("Discount codes: named reductions and their uses.")
     changes=True,
 )
 def create(
-    code: Annotated[
-        str | None,
-        typer.Argument(parser=typed(models.discount_code), metavar="[CODE]", help="Its name."),
-    ] = None,
+    code: Annotated[str | None, argument(models.discount_code, "CODE", "Its name.")] = None,
     percent: Annotated[int | None, option("--percent", parse_percent, "N", "Per cent off.")] = None,
     amount: Annotated[int | None, option("--amount", parse_cents, "USD", "Dollars off.")] = None,
     max_uses: Annotated[
@@ -166,10 +162,13 @@ def _ask_for(
     code: str | None, percent: int | None, amount: int | None, max_uses: int | None
 ) -> tuple[str, int | None, int | None, int | None]:
     """Ask for what is missing, or say it where there is nobody to ask."""
+    from tbpay.database import location
+
     if not can_ask():
         missing = [] if code is not None else ["CODE"]
         missing += [] if percent or amount else ["--percent or --amount"]
         raise UsageError(f"missing {' and '.join(missing)}", hint="tbpay discount create --help")
+    note(f"a new discount code in {location()}")
     complete = code is not None
     if code is None:
         code = ask("code", models.discount_code)

@@ -1,17 +1,20 @@
 """From a refusal to an exit code: one table, and one handler through which every command ends."""
 
+import io
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from enum import IntEnum
 from types import FrameType
+from typing import TypeVar
 
 import typer
 
 from tbpay import settings
-from tbpay.cli.output import note, safe
+from tbpay.cli.output import json_text, note, safe
 from tbpay.errors import (
     Code,
     ConfirmationError,
@@ -23,6 +26,8 @@ from tbpay.errors import (
     TbpayError,
     UnavailableError,
 )
+
+T = TypeVar("T")
 
 
 class Exit(IntEnum):
@@ -67,23 +72,42 @@ class _TerminatedError(BaseException):
     """SIGTERM, as an exception: so that the open unit of work is rolled back on the way out."""
 
 
+LONGEST_MESSAGE = 1_000
+
 _committed = False
 _held: int | None = None  # 0: hold signals back; above: the one that came meanwhile
+
+
+def catch_signals() -> None:
+    """Let SIGINT and SIGTERM end a command as exceptions, which roll its unit of work back."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        # A job that its shell started in the background is not to hear a Ctrl-C.
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, _stop)
+    hold_signals()
 
 
 def hold_signals() -> None:
     """From here until the commit is known a signal waits: what it finds then is the truth."""
     global _held
-    _held = 0
+    _held = _held or 0
 
 
-def work_is_kept() -> None:
-    """Note that the change is committed: from here on nothing turns success into failure."""
+def kept(work: Callable[[], T]) -> T:
+    """Do work that commits, and that calls ``hold_signals`` just before it does.
+
+    Once it has committed nothing turns success into failure.
+    """
     global _committed
-    _committed = True
+    try:
+        answer = work()
+        _committed = True
+    finally:
+        _release_signals()
+    return answer
 
 
-def release_signals() -> None:
+def _release_signals() -> None:
     """Let a signal through that came meanwhile, unless the change is committed."""
     global _held
     came, _held = _held, None
@@ -92,24 +116,30 @@ def release_signals() -> None:
 
 
 def handle(command: Callable[[], None], *, as_json: bool) -> int:
-    """Run a command to its end and answer the exit code; say on stderr what went wrong."""
+    """Run a command to its end and answer the exit code; say on stderr what went wrong.
+
+    Before and after it signals are held back: what the exit code says stays true.
+    """
     global _committed
     _committed = False
     try:
-        with _signals_raise():
-            command()
-            sys.stdout.flush()
+        _release_signals()
+        command()
+        sys.stdout.flush()
     except typer.Exit as end:
         return end.exit_code
     except BaseException as error:
+        hold_signals()
+        refusal, code = _refusal(error)
         if _committed:
             # Whatever it is that went wrong then, doing it again would do it twice.
-            note(f"the change was made, but not all was said: {type(error).__name__}: {error}")
+            note(f"the change was made, but not all was said: {refusal.message}")
             return Exit.DONE
-        refusal, code = _refusal(error)
         if code is not Exit.PIPE_CLOSED:
             _report(refusal, code, as_json=as_json)
         return code
+    finally:
+        hold_signals()
     return Exit.DONE
 
 
@@ -143,9 +173,12 @@ def _usage(error: Exception) -> UsageError:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "tbpay"
     if context is not None and type(error).__name__ == "NoArgsIsHelpError":
-        _write(context.get_help(), raw=True)
+        _write(context.get_help())
         message = "missing command"
     message = " ".join(message.split()).rstrip(".")
+    if len(message) > LONGEST_MESSAGE:
+        # The parser quotes what it was given, whole.
+        message = f"{message[:LONGEST_MESSAGE]}…"
     return UsageError(message[:1].lower() + message[1:], hint=f"{command} --help")
 
 
@@ -153,38 +186,25 @@ def _report(error: TbpayError, code: Exit, *, as_json: bool) -> None:
     if settings.from_environment().debug:
         import traceback
 
-        _write(traceback.format_exc(), raw=True)
+        _write("\n".join(map(safe, traceback.format_exc().splitlines())))
     if as_json:
-        import json
-
         facts = {"code": error.code, "exit": code, "message": error.message, "hint": error.hint}
-        _write(json.dumps({"error": facts}))
+        _write(json_text({"error": facts}))
     else:
         _write(f"error: {safe(error.message)}")
         if error.hint is not None:
             _write(f"hint: {safe(error.hint)}")
 
 
-def _write(line: str, *, raw: bool = False) -> None:
+# Where a URL with a password was typed in the place of something else, the parser quotes it.
+_PASSWORD = re.compile(r"(://[^\s/:@]*):[^\s@]*@")
+
+
+def _write(line: str) -> None:
     """Write a line to stderr; where stderr cannot take it, the exit code still tells."""
     with suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(f"{line.rstrip()}\n" if raw else f"{line}\n")
+        sys.stderr.write(_PASSWORD.sub(r"\1:***@", f"{line}\n"))
         sys.stderr.flush()
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end a command as exceptions, which roll its unit of work back."""
-    try:
-        before = {each: signal.signal(each, _stop) for each in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread, where no signal arrives anyway
-        yield
-        return
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
@@ -210,17 +230,20 @@ def open_standard_streams() -> None:
         if getattr(sys, name) is None and os.open(os.devnull, flags) == descriptor:
             mode = "r" if name == "stdin" else "w"
             setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal of another encoding shows what it can.
+    if sys.stdout is not None and isinstance(sys.stdout.buffer, io.RawIOBase):
+        # With PYTHONUNBUFFERED it would drop what a pipe or a disk does not take, without a word.
+        sys.stdout = os.fdopen(1, "w", encoding=sys.stdout.encoding, closefd=False)
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        # A terminal of another encoding shows what it can, and what is typed there is no error.
         with suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def close_standard_streams() -> None:
-    """Flush for the last time, and keep the interpreter from trying again and complaining."""
+    """Keep the interpreter from flushing once more, and from complaining that it cannot.
+
+    Every answer was flushed when it was written: what a stream has not taken then, it never will.
+    """
     for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -8,10 +8,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from tbpay import models, money, settings
 from tbpay.cli import output
@@ -76,12 +77,18 @@ def command(
 ) -> Callable[[C], C]:
     """Register a function as a command, with the flags that its kind has and its examples."""
     cls = _Change if changes else _List if lists else Command
-    return app.command(verb, cls=cls, epilog="\n".join(examples))
+
+    def register(function: C) -> C:
+        line = (function.__doc__ or "").partition("\n")[0]
+        return app.command(verb, cls=cls, epilog="\n".join(examples), short_help=line)(function)
+
+    return register
 
 
 def group(help: str) -> typer.Typer:  # noqa: A002 - Typer's own word
     """Make a group of commands; without a verb it prints its help."""
     return typer.Typer(
+        cls=Group,
         help=help,
         no_args_is_help=True,
         rich_markup_mode=None,
@@ -91,6 +98,17 @@ def group(help: str) -> typer.Typer:  # noqa: A002 - Typer's own word
 
 
 HELP = {"help_option_names": ["-h", "--help"]}
+
+
+class Group(TyperGroup):
+    """A group of commands, whose help shows an example of each unless it has its own."""
+
+    examples: Sequence[str] = ()
+
+    def format_epilog(self, _ctx: Any, formatter: Any) -> None:
+        """Write the examples as they are, a line each."""
+        firsts = [str(command.epilog).partition("\n")[0] for command in self.commands.values()]
+        _write_examples(self.examples or firsts, formatter)
 
 
 class Command(TyperCommand):
@@ -126,11 +144,19 @@ class Command(TyperCommand):
             error.hint = error.hint or f"{ctx.command_path} --help"
             raise
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Name the arguments in the usage line as everywhere else, without Typer's braces."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
     def format_epilog(self, _ctx: Any, formatter: Any) -> None:
         """Write the examples as they are, a line each."""
-        with formatter.section("Examples"):
-            for example in (self.epilog or "").splitlines():
-                formatter.write(f"  {example}\n")
+        _write_examples(str(self.epilog).splitlines(), formatter)
+
+
+def _write_examples(examples: Sequence[str], formatter: Any) -> None:
+    with formatter.section("Examples"):
+        for example in examples:
+            formatter.write(f"  {example}\n")
 
 
 def pop_flags(params: dict[str, Any], flags: list[TyperOption]) -> dict[str, Any]:
@@ -221,7 +247,7 @@ def wants_json(arguments: Sequence[str]) -> bool:
     """Tell from the bare arguments whether an error is to be JSON: the parser may not get far."""
     words = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     named = settings.from_environment().format
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in pairwise([*words, ""]):
         if word == "--json":
             return True
         if word in ("-o", "--format"):
@@ -318,13 +344,26 @@ def parse_until(given: str) -> datetime:
 
 def parse_database(given: str) -> str:
     """Read a database's URL or path; a password has no place where every process can see it."""
-    if re.match(r"[a-z0-9+]*://[^/@]*:[^/]*@", given, re.IGNORECASE):
+    if not 0 < len(given) <= MAX_DATABASE_NAME:
+        raise InvalidInputError(f"{excerpt(given)} is not the name of a database")
+    if holds_password(given):
         raise InvalidInputError(
             "a password on the command line is seen by others: set TBPAY_DATABASE_URL instead"
         )
-    if not given:
-        raise InvalidInputError("'' is not the name of a database")
     return given
+
+
+# As long as a path can be on Linux.
+MAX_DATABASE_NAME = 4_096
+
+
+def holds_password(url: str) -> bool:
+    """Tell whether a URL has a password: before the host, or among the options at its end."""
+    scheme, _, rest = url.partition("://")
+    # In the path of a file any sign may stand, but in a password a slash may.
+    named = rest.partition("/")[0] if scheme.startswith("sqlite") else rest
+    user, _, _ = named.rpartition("@")
+    return ":" in user or re.search("[?&](ssl)?password=", rest) is not None
 
 
 _AGO = {"m": "minutes", "h": "hours", "d": "days"}

@@ -49,7 +49,7 @@ def parse_status(given: str) -> OrderStatus:
     return models.word(OrderStatus, given, "the status")
 
 
-OrderId = Annotated[int | None, argument(parse_id, "[ID]", "The order's id.")]
+OrderId = Annotated[int | None, argument(parse_id, "ID", "The order's id.")]
 
 
 @command(
@@ -119,6 +119,8 @@ def list_(
     """List orders, newest first."""
     from tbpay.stores import order_store
 
+    if since is not None and until is not None and since >= until:
+        raise UsageError("--until must be later than --since")
     found = order_store.find(
         account_id=None if account is None else account.find(),
         status=status,
@@ -174,7 +176,7 @@ def complete(
 )
 def fail(
     orders: Annotated[
-        list[int] | None, argument(parse_id, "[ID]...", "The orders' ids; several are asked about.")
+        list[int] | None, argument(parse_id, "ID...", "The orders' ids; several are asked about.")
     ] = None,
     stripe_session: StripeSession = None,
 ) -> None:

@@ -55,7 +55,7 @@ def show(
 
     match format:
         case Format.JSON:
-            text = _json(page, indent=2) + "\n"
+            text = json_text(page, indent=2) + "\n"
         case Format.CSV:
             text = _csv(_rows(names, records))
         case Format.TSV:
@@ -113,6 +113,16 @@ def _on_screen(char: str) -> str:
     return f"\\x{ord(char):02x}" if char < " " else ascii(char)[1:-1]
 
 
+def json_text(answer: object, *, indent: int | None = None) -> str:
+    """Write an answer as one JSON document of visible ASCII, in which every value is exact."""
+    import json
+
+    separators = (",", ":" if indent is None else ": ")
+    text = json.dumps(_plain(answer), indent=indent, separators=separators)
+    # The one control character that JSON lets stand in a string as it is.
+    return text.replace("\x7f", r"\u007f")
+
+
 # Whether a call was a replay is said of that call, not of a line among others.
 _NEVER_LISTED = "replayed"
 
@@ -126,13 +136,6 @@ def _record(thing: Any, *, listed: bool = False) -> dict[str, object]:
     if listed:
         record.pop(_NEVER_LISTED, None)
     return record
-
-
-def _json(answer: object, *, indent: int | None = None) -> str:
-    import json
-
-    separators = (",", ":" if indent is None else ": ")
-    return json.dumps(_plain(answer), indent=indent, separators=separators)
 
 
 def _rows(names: Sequence[str], records: Sequence[Mapping[str, object]]) -> Iterator[list[str]]:
@@ -176,7 +179,7 @@ def _text(value: object) -> str:
         return plain or ""
     if isinstance(plain, int):
         return str(plain).lower()
-    return _json(plain)
+    return json_text(plain)
 
 
 def _plain(value: object, *, listed: bool = False) -> object:

@@ -54,7 +54,14 @@ class _Stub(TyperGroup):
         return self._group.get_command(ctx, cmd_name)
 
 
-class _Root(TyperGroup):
+class _Root(options.Group):
+    examples = (
+        "tbpay db upgrade",
+        "tbpay order list --status pending",
+        "tbpay pricing quote +447700900123 --json",
+        "tbpay order create --help",
+    )
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.commands.update({row[0]: _Stub(*row) for row in GROUPS})
@@ -108,7 +115,9 @@ def _root(context: typer.Context, version: Version = False) -> None:  # noqa: AR
 def run() -> None:
     """Run the command line of this process."""
     exits.open_standard_streams()
+    exits.catch_signals()
     try:
         typer.main.get_command(app).main()
-    finally:
+    except SystemExit:
         exits.close_standard_streams()
+        raise

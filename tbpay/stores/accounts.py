@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from tbpay import database, schema
 from tbpay.database import atomically, snapshot
@@ -31,7 +32,7 @@ from tbpay.models import (
     time_text,
     whole,
 )
-from tbpay.stores.paging import page
+from tbpay.stores.paging import page, place
 
 _accounts = schema.accounts
 _THERE = sa.select(_accounts.c.id).where(_accounts.c.id == sa.bindparam("account_id"))
@@ -86,15 +87,18 @@ class AccountStore:
         ``search`` is a part of the email address or the Stripe customer, upper and lower case
         alike. ``below_cents`` keeps accounts whose balance is lower, 0 … 99,999,999.
         """
+        if search is not None:
+            text(search, "search")
+        if below_cents is not None:
+            whole(below_cents, "below_cents", 0, MAX_AMOUNT_CENTS)
+        here = place("accounts", limit, cursor)
         with snapshot():
             statement = _selected()
             if search is not None:
-                statement = statement.where(_matches(text(search, "search")))
+                statement = statement.where(_matches(search))
             if below_cents is not None:
-                whole(below_cents, "below_cents", 0, MAX_AMOUNT_CENTS)
                 statement = statement.where(_balance_cents() < below_cents)
-            key = _accounts.c.id
-            return page(_account, statement, key, limit=limit, cursor=cursor, newest_first=False)
+            return page(_account, statement, _accounts.c.id, here, newest_first=False)
 
 
 account_store = AccountStore()
@@ -108,41 +112,52 @@ def require(account_id: int) -> None:
 
 def _create(email: str | None) -> Account:
     connection = database.connection()
-    table = sa.Table("accounts", sa.MetaData(), autoload_with=connection, resolve_fks=False)
-    given = {} if email is None else {"email": email}
-    _refuse_ungiven(table, given)
+    columns = {column["name"]: column for column in _described()}
+    given: dict[str, Any] = _created_now(columns.get("created_at"))
+    if email is not None:
+        given["email"] = email
+    _refuse_ungiven(columns, given)
     if email is not None and _first(sa.column("email") == email) is not None:
         raise ConflictError(f"an account has the email {excerpt(email)} already", code=Code.EXISTS)
-    new = sa.insert(table).values(given | _created_now(table)).returning(table.c.id)
+    table = sa.table("accounts", *(sa.column(name, columns[name]["type"]) for name in given))
     try:
+        new = sa.insert(table).values(given).returning(_accounts.c.id)
         account_id = connection.execute(new).scalar_one()
     except sa.exc.IntegrityError as error:
         raise RefusedError(f"the web application's accounts refuse it: {error.orig}") from error
+    if account_id is None:
+        raise RefusedError("the web application's accounts need id")
     return _account(connection.execute(_selected().where(_accounts.c.id == account_id)).one())
 
 
-def _refuse_ungiven(table: sa.Table, given: dict[str, str]) -> None:
+def _refuse_ungiven(columns: dict[str, ReflectedColumn], given: dict[str, Any]) -> None:
     """Refuse, by name, what the web application's table needs and is not given, or has not."""
-    if missing := given.keys() - table.c.keys():
+    if missing := given.keys() - columns.keys():
         raise RefusedError(f"the web application's accounts have no {', '.join(missing)}")
     needed = [
-        column.name
-        for column in table.columns
-        if not (column.nullable or column.server_default is not None or column.primary_key)
-        and column.name not in {"id", "created_at", *given}
+        name
+        for name, column in columns.items()
+        # SQLite lets a primary key be NULL, which no application means.
+        if not (column["nullable"] and not column.get("primary_key"))
+        and column["default"] is None
+        and "computed" not in column
+        and name not in {"id", *given}
     ]
     if needed:
         raise RefusedError(f"the web application's accounts need {', '.join(needed)}")
 
 
-def _created_now(table: sa.Table) -> dict[str, Any]:
-    """Say when, unless the table does so itself: a date column in its own form, text in ours."""
-    column = table.c.get("created_at")
-    if column is None or column.server_default is not None:
-        return {}
+def _created_now(column: ReflectedColumn | None) -> dict[str, Any]:
+    """Say when, unless the table does so itself: a time column in its own form, text in ours.
+
+    What the application keeps in a column of another type is not ours to guess.
+    """
     now = datetime.now(UTC)
-    typed = isinstance(column.type, sa.DateTime)
-    return {"created_at": now.replace(tzinfo=None) if typed else time_text(now)}
+    if column is None or column["default"] is not None:
+        return {}
+    if isinstance(column["type"], sa.DateTime):
+        return {"created_at": now.replace(tzinfo=None)}
+    return {"created_at": time_text(now)} if isinstance(column["type"], sa.String) else {}
 
 
 def _set_stripe_customer(account_id: int, customer_id: str) -> Account:
@@ -157,18 +172,23 @@ def _set_stripe_customer(account_id: int, customer_id: str) -> Account:
     return Account(account.id, account.email, account.created_at, customer_id)
 
 
+def _described() -> list[ReflectedColumn]:
+    return sa.inspect(database.connection()).get_columns("accounts")
+
+
 def _columns() -> set[str]:
-    found = sa.inspect(database.connection()).get_columns("accounts")
-    return {column["name"] for column in found}
+    return {column["name"] for column in _described()}
 
 
 def _selected() -> sa.Select[Any]:
     """Select what an account is made of, from the columns that there are."""
-    optional = {"email", "created_at"} & _columns()
+    columns = _columns()
     # Without a type of the library's in between: created_at may be in any form.
-    return sa.select(_accounts, *(sa.column(name) for name in sorted(optional))).select_from(
-        _accounts
-    )
+    optional: list[sa.ColumnElement[Any]] = [
+        sa.column(name) for name in ("email", "created_at") if name in columns
+    ]
+    # Where id is unique and not primary, the application may have rows without one.
+    return sa.select(_accounts, *optional).where(_accounts.c.id.is_not(None))
 
 
 def _first(condition: sa.ColumnElement[bool]) -> Account | None:

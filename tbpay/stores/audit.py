@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from tbpay import database, schema, settings
 from tbpay.database import atomically
 from tbpay.errors import InvalidInputError
-from tbpay.models import AuditEntry, Page, moment, read_time, text, time_text
-from tbpay.stores.paging import page
+from tbpay.models import MAX_ACTION, AuditEntry, Page, moment, read_time, text, time_text
+from tbpay.stores.paging import page, place
 
 _log = schema.audit_log
 
@@ -27,7 +27,7 @@ class AuditStore:
         ``action`` is a command's two words, ``subject`` an entity and its name. ``detail`` is kept
         as JSON.
         """
-        text(action, "action")
+        text(action, "action", MAX_ACTION)
         text(subject, "subject")
         if reason is not None:
             text(reason, "reason")
@@ -60,7 +60,7 @@ class AuditStore:
         if since is not None:
             wanted.append(_log.c.at >= time_text(moment(since, "since")))
         statement = sa.select(_log).where(*wanted)
-        return page(_audit_entry, statement, _log.c.id, limit=limit, cursor=cursor)
+        return page(_audit_entry, statement, _log.c.id, place("audit", limit, cursor))
 
 
 audit_store = AuditStore()

@@ -20,6 +20,7 @@ from tbpay.models import (
     Transaction,
     TransactionType,
     amount,
+    flag,
     identifier,
     read_time,
     text,
@@ -29,7 +30,7 @@ from tbpay.models import (
 )
 from tbpay.money import show_cents
 from tbpay.stores import accounts
-from tbpay.stores.paging import page
+from tbpay.stores.paging import page, place
 
 _accounts = schema.accounts
 _balances = schema.account_balances
@@ -128,6 +129,7 @@ class BalanceStore:
         text(description, "description")
         if order_id is not None:
             identifier(order_id, "order_id")
+        flag(allow_negative, "allow_negative")
         return atomically(
             lambda: _record(account_id, kind, amount_cents, description, order_id, allow_negative)
         )
@@ -137,10 +139,11 @@ class BalanceStore:
     ) -> Page[Transaction]:
         """List an account's lines, newest first. Raises NotFoundError for an unknown account."""
         identifier(account_id, "account_id")
+        here = place("transactions", limit, cursor)
+        lines = sa.select(_transactions).where(_transactions.c.account_id == account_id)
         with snapshot():
             accounts.require(account_id)
-            lines = sa.select(_transactions).where(_transactions.c.account_id == account_id)
-            return page(_transaction, lines, _transactions.c.id, limit=limit, cursor=cursor)
+            return page(_transaction, lines, _transactions.c.id, here)
 
     def find(
         self,
@@ -155,26 +158,27 @@ class BalanceStore:
         An account without a row has 0. ``below_cents`` keeps lower ones, 0 … 99,999,999. Raises
         NotFoundError for an account that does not exist.
         """
+        for account_id in account_ids or []:
+            identifier(account_id, "account_id")
+        if below_cents is not None:
+            whole(below_cents, "below_cents", 0, MAX_AMOUNT_CENTS)
+        here = place("balances", limit, cursor)
+        balance_cents = sa.func.coalesce(_balances.c.balance_cents, 0)
         statement = sa.select(
             _balances.c.id,
             _accounts.c.id.label("account_id"),
-            sa.func.coalesce(_balances.c.balance_cents, 0).label("balance_cents"),
+            balance_cents.label("balance_cents"),
             _balances.c.updated_at,
         ).select_from(_accounts.outerjoin(_balances, _balances.c.account_id == _accounts.c.id))
+        statement = statement.where(_accounts.c.id.is_not(None))
+        if account_ids is not None:
+            statement = statement.where(_accounts.c.id.in_(account_ids))
+        if below_cents is not None:
+            statement = statement.where(balance_cents < below_cents)
         with snapshot():
-            if account_ids is not None:
-                for account_id in account_ids:
-                    accounts.require(identifier(account_id, "account_id"))
-                statement = statement.where(_accounts.c.id.in_(account_ids))
-            if below_cents is not None:
-                whole(below_cents, "below_cents", 0, MAX_AMOUNT_CENTS)
-                statement = statement.where(
-                    sa.func.coalesce(_balances.c.balance_cents, 0) < below_cents
-                )
-            key = _accounts.c.id
-            return page(
-                _account_balance, statement, key, limit=limit, cursor=cursor, newest_first=False
-            )
+            for account_id in account_ids or []:
+                accounts.require(account_id)
+            return page(_account_balance, statement, _accounts.c.id, here, newest_first=False)
 
 
 balance_store = BalanceStore()
@@ -195,10 +199,12 @@ def _record(
             return _repeated(credit, amount_cents)
     connection = database.connection()
     now = datetime.now(UTC)
+    step_cents = amount_cents if adds else -amount_cents
+    lowest_cents = -MAX_BALANCE_CENTS if adds or allow_negative else 0
     move = {
         "owner": account_id,
-        "step_cents": amount_cents if adds else -amount_cents,
-        "lowest_cents": -MAX_BALANCE_CENTS if adds or allow_negative else 0,
+        "step_cents": step_cents,
+        "lowest_cents": lowest_cents,
         "now": time_text(now),
     }
     after_cents = connection.execute(_MOVE, move).scalar()
@@ -206,7 +212,7 @@ def _record(
         before = _get_or_create(account_id)
         after_cents = connection.execute(_MOVE, move).scalar()
         if after_cents is None:
-            raise _refusal(before, kind, amount_cents)
+            raise _refusal(before, step_cents, lowest_cents)
     line = {
         "account_id": account_id,
         "order_id": order_id,
@@ -245,16 +251,15 @@ def _repeated(line: Transaction, amount_cents: int) -> Transaction:
     return replace(line, replayed=True)
 
 
-def _refusal(before: AccountBalance, kind: TransactionType, amount_cents: int) -> RefusedError:
+def _refusal(before: AccountBalance, step_cents: int, lowest_cents: int) -> RefusedError:
     has = f"account {before.account_id} has {show_cents(before.balance_cents)}"
-    if kind is TransactionType.CREDIT:
-        highest = show_cents(MAX_BALANCE_CENTS)
-        return RefusedError(
-            f"{has}: with {show_cents(amount_cents)} more it would pass {highest}",
-            code=Code.BALANCE_LIMIT,
-        )
+    step = show_cents(abs(step_cents))
+    if lowest_cents == 0:
+        return RefusedError(f"{has}, which is less than {step}", code=Code.INSUFFICIENT_BALANCE)
+    way, limit_cents = ("more", MAX_BALANCE_CENTS) if step_cents > 0 else ("less", lowest_cents)
     return RefusedError(
-        f"{has}, which is less than {show_cents(amount_cents)}", code=Code.INSUFFICIENT_BALANCE
+        f"{has}: with {step} {way} it would pass {show_cents(limit_cents)}",
+        code=Code.BALANCE_LIMIT,
     )
 
 

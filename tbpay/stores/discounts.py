@@ -25,6 +25,7 @@ from tbpay.models import (
     Page,
     amount,
     discount_code,
+    flag,
     identifier,
     read_time,
     stripe_id,
@@ -34,7 +35,7 @@ from tbpay.models import (
 )
 from tbpay.money import percentage
 from tbpay.stores import accounts
-from tbpay.stores.paging import page
+from tbpay.stores.paging import page, place
 
 _codes = schema.discount_codes
 _orders = schema.orders
@@ -96,7 +97,7 @@ class DiscountCodeStore:
 
     def get_by_code(self, code: str) -> DiscountCode | None:
         """Answer a code, in upper or lower case and with spaces around it; or None."""
-        name = _name(code)
+        name = name_of(code)
         with snapshot():
             return None if name is None else _get(name)
 
@@ -107,7 +108,7 @@ class DiscountCodeStore:
         back should the order fail. Raises NotFoundError for an unknown code or order, RefusedError
         for an inactive or used-up code, ConflictError for an order that failed or has another code.
         """
-        name = _name(code)
+        name = name_of(code)
         if order_id is not None:
             identifier(order_id, "order_id")
         return atomically(lambda: _increment_uses(name, code, order_id))
@@ -119,7 +120,7 @@ class DiscountCodeStore:
 
         Raises NotFoundError (``unknown``) or RefusedError (``inactive``, ``used_up``).
         """
-        name = _name(code)
+        name = name_of(code)
         if amount_cents is not None:
             amount(amount_cents)
         if account_id is not None:
@@ -133,17 +134,27 @@ class DiscountCodeStore:
 
     def set_active(self, code: str, active: bool) -> DiscountCode:
         """Let new orders take a code, or no longer; orders that hold a use keep it."""
-        name = _name(code)
-        if type(active) is not bool:
-            raise InvalidInputError(f"active must be True or False, not {excerpt(active)}")
+        name = name_of(code)
+        flag(active, "active")
         return atomically(lambda: _set_active(name, code, active))
 
     def find(self, *, limit: int | None = 50, cursor: str | None = None) -> Page[DiscountCode]:
         """List the codes, newest first."""
-        return page(_discount_code, sa.select(_codes), _codes.c.id, limit=limit, cursor=cursor)
+        here = place("discount codes", limit, cursor)
+        return page(_discount_code, sa.select(_codes), _codes.c.id, here)
 
 
 discount_code_store = DiscountCodeStore()
+
+
+def name_of(code: str) -> str | None:
+    """Answer how a code would be kept; None for text that no code can be, whoever typed it."""
+    try:
+        return discount_code(code)
+    except InvalidInputError:
+        if type(code) is str:
+            return None
+        raise
 
 
 def reduction_cents(discount: DiscountCode, amount_cents: int) -> int:
@@ -155,7 +166,7 @@ def reduction_cents(discount: DiscountCode, amount_cents: int) -> int:
 
 def take_use(code: str) -> DiscountCode:
     """Count one more use of an active code and answer it: one statement, or a refusal."""
-    name = _name(code)
+    name = name_of(code)
     row = database.connection().execute(_TAKE, {"name": name}).first()
     if row is not None:
         return _discount_code(row)
@@ -171,16 +182,6 @@ def take_use_again(code_id: int) -> bool:
 def give_use_back(code_id: int) -> None:
     """Count one use less."""
     database.connection().execute(_GIVE_BACK, {"code_id": code_id})
-
-
-def _name(code: str) -> str | None:
-    """Answer how a code would be kept; None for text that no code can be, whoever typed it."""
-    try:
-        return discount_code(code)
-    except InvalidInputError:
-        if type(code) is str:
-            return None
-        raise
 
 
 def _create(values: dict[str, Any]) -> DiscountCode:

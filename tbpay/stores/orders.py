@@ -23,7 +23,7 @@ from tbpay.models import (
 )
 from tbpay.stores import accounts, discounts
 from tbpay.stores.balances import balance_store
-from tbpay.stores.paging import page
+from tbpay.stores.paging import page, place
 
 _orders = schema.orders
 _BY_ID = sa.select(_orders).where(_orders.c.id == sa.bindparam("order"))
@@ -53,6 +53,8 @@ class OrderStore:
         identifier(account_id, "account_id")
         kind = word(OrderType, order_type, "order_type")
         amount(amount_cents)
+        if code is not None:
+            discounts.name_of(code)
         if stripe_session_id is not None:
             stripe_id(stripe_session_id, "stripe_session_id")
         if stripe_payment_intent_id is not None:
@@ -79,8 +81,11 @@ class OrderStore:
             return _by("stripe_session_id", session_id)
 
     def get_by_account_id(self, account_id: int) -> list[Order]:
-        """Answer an account's orders, newest first."""
-        return list(self.find(account_id=account_id, limit=None).items)
+        """Answer an account's orders, newest first; none for an account that does not exist."""
+        identifier(account_id, "account_id")
+        own = sa.select(_orders).where(_orders.c.account_id == account_id)
+        with snapshot() as connection:
+            return [_order(row) for row in connection.execute(own.order_by(_orders.c.id.desc()))]
 
     def attach_session(self, order_id: int, session_id: str) -> Order:
         """Note the Checkout session of an order, which exists only after the order.
@@ -140,7 +145,10 @@ class OrderStore:
         limit: int | None = 50,
         cursor: str | None = None,
     ) -> Page[Order]:
-        """List orders, newest first, created from ``since`` up to but not at ``until``."""
+        """List orders, newest first, created from ``since`` up to but not at ``until``.
+
+        Raises NotFoundError for an unknown account.
+        """
         wanted: list[sa.ColumnElement[bool]] = []
         if account_id is not None:
             wanted.append(_orders.c.account_id == identifier(account_id, "account_id"))
@@ -155,11 +163,11 @@ class OrderStore:
             wanted.append(_orders.c.created_at >= time_text(moment(since, "since")))
         if until is not None:
             wanted.append(_orders.c.created_at < time_text(moment(until, "until")))
-        statement = sa.select(_orders).where(*wanted)
+        here = place("orders", limit, cursor)
         with snapshot():
             if account_id is not None:
                 accounts.require(account_id)
-            return page(_order, statement, _orders.c.id, limit=limit, cursor=cursor)
+            return page(_order, sa.select(_orders).where(*wanted), _orders.c.id, here)
 
 
 order_store = OrderStore()

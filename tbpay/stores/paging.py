@@ -2,7 +2,10 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -14,24 +17,39 @@ from tbpay.models import MAX_ID, MAX_LIMIT, Page, whole
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where in which list a page begins, after a key, and how many things it holds at most."""
+
+    name: str
+    limit: int | None
+    after: int | None
+
+
+def place(name: str, limit: int | None, cursor: str | None) -> Place:
+    """Find the place in a list, before anything is read.
+
+    ``limit`` is 1 … 1,000, or None for everything that is left. ``cursor`` is the ``next`` of the
+    page before. Raises InvalidInputError, also for a cursor that this list never gave.
+    """
+    if limit is not None:
+        whole(limit, "limit", 1, MAX_LIMIT)
+    return Place(name, limit, None if cursor is None else _read(cursor, name))
+
+
 def page(
     entity: Callable[[Any], T],
     statement: sa.Select[Any],
     key: sa.ColumnElement[int],
+    here: Place,
     *,
-    limit: int | None,
-    cursor: str | None,
     newest_first: bool = True,
 ) -> Page[T]:
-    """Read one page of a statement, by a key that is unique and never changes.
-
-    ``limit`` is 1 … 1,000, or None for everything that is left. ``cursor`` is the ``next`` of the
-    page before. Raises InvalidInputError for a cursor that this list never gave.
-    """
+    """Read one page of a statement, by a key that is unique and never changes."""
+    limit, after = here.limit, here.after
     if limit is not None:
-        statement = statement.limit(whole(limit, "limit", 1, MAX_LIMIT) + 1)
-    if cursor is not None:
-        after = _read(cursor, str(key))
+        statement = statement.limit(limit + 1)
+    if after is not None:
         statement = statement.where(key < after if newest_first else key > after)
     statement = statement.add_columns(key.label("page_key"))
     with database.snapshot() as connection:
@@ -40,23 +58,21 @@ def page(
         ).all()
     more = limit is not None and len(found) > limit
     shown = found[:limit]
-    following = _write(shown[-1].page_key, str(key)) if more else None
+    following = _write(shown[-1].page_key, here.name) if more else None
     return Page([entity(row) for row in shown], following)
 
 
-def _write(last: int, key: str) -> str:
-    return base64.urlsafe_b64encode(f"{key}:{last}".encode()).decode().rstrip("=")
+def _write(last: int, name: str) -> str:
+    return base64.urlsafe_b64encode(f"{name}:{last}".encode()).decode().rstrip("=")
 
 
-def _read(cursor: str, key: str) -> int:
+def _read(cursor: str, name: str) -> int:
     """Read the last key of the page before; the name before it keeps the lists apart."""
-    try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        name, _, last = (
-            base64.b64decode(padded, b"-_", validate=True).decode("ascii").rpartition(":")
-        )
-        if name == key and last.isdecimal() and 1 <= int(last[:20]) <= MAX_ID:
-            return int(last)
-    except (AttributeError, UnicodeError, binascii.Error):
-        pass
+    if type(cursor) is str and re.fullmatch("[A-Za-z0-9_-]{1,80}", cursor):
+        with suppress(binascii.Error, UnicodeError):
+            padded = cursor + "=" * (-len(cursor) % 4)
+            last = base64.urlsafe_b64decode(padded).decode("ascii").removeprefix(f"{name}:")
+            is_key = re.fullmatch("[1-9][0-9]{0,18}", last) and int(last) <= MAX_ID
+            if is_key and cursor == _write(int(last), name):
+                return int(last)
     raise InvalidInputError(f"{excerpt(cursor)} is not a cursor of this list")

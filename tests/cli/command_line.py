@@ -1,0 +1,149 @@
+"""How the tests run the command line: in this process, as a process of its own, at a terminal."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Any, Self
+
+import pexpect
+import typer
+from conftest import ROOT
+from typer.testing import CliRunner
+
+from tbpay.cli import app
+
+# What a stored text may hold, and how it may be shown.
+HOSTILE = "\x1b[2J[red]x[/] :smile: =1+1\u202e"
+HARMLESS = r"\x1b[2J[red]x[/] :smile: =1+1\u202e"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.json["items"]
+        return items
+
+    @property
+    def error(self) -> dict[str, Any]:
+        error: dict[str, Any] = json.loads(self.err.splitlines()[-1])["error"]
+        return error
+
+
+def tbpay(words: str, *more: str, typed: str = "") -> Answer:
+    """Run a command line in this process: words as a shell would split them, and more as it is."""
+    done = CliRunner().invoke(app, [*shlex.split(words), *more], input=typed)
+    if not isinstance(done.exception, SystemExit | None):
+        raise done.exception
+    return Answer(done.exit_code, done.stdout, done.stderr)
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Walk the tree of commands: every verb by its full name."""
+    root: Any = typer.main.get_command(app)
+    for group, stub in root.commands.items():
+        for verb in stub.list_commands(None):
+            yield f"{group} {verb}", stub.get_command(None, verb)
+
+
+def start(words: str, *, stdout: IO[bytes] | int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    """Start a command line as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tbpay", *shlex.split(words)],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+
+
+def shell(script: str, **more: str) -> Answer:
+    """Run a shell script in which ``$tbpay`` is our command."""
+    done = subprocess.run(
+        ["bash", "-c", script],
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+        errors="backslashreplace",
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+        env=environment() | {"tbpay": f"{sys.executable} -m tbpay"} | more,
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def ctrl_c_heard() -> Iterator[None]:
+    """Let the processes that are started here hear a Ctrl-C, also where the tests do not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+class Terminal:
+    """A terminal at which somebody runs a command and answers what it asks."""
+
+    def __init__(self, words: str, *, columns: int = 200) -> None:
+        self._child = pexpect.spawn(
+            sys.executable,
+            ["-m", "tbpay", *shlex.split(words)],
+            env=environment(),
+            dimensions=(24, columns),
+            encoding="utf-8",
+            timeout=30,
+        )
+        self.seen = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._child.close(force=True)
+
+    def answer(self, question: str, answer: str) -> None:
+        """Wait for a question, then type a line."""
+        self._wait(question)
+        self._child.sendline(answer)
+
+    def press(self, question: str, key: str) -> None:
+        """Wait for a question, then press a key together with Ctrl."""
+        self._wait(question)
+        self._child.sendcontrol(key)
+
+    def end(self) -> int:
+        """Wait for the end, and answer the exit code."""
+        self._wait(pexpect.EOF)
+        self._child.close()
+        code: int = self._child.exitstatus
+        return code
+
+    def _wait(self, what: Any) -> None:
+        self._child.expect_exact(what) if isinstance(what, str) else self._child.expect(what)
+        after = what if isinstance(what, str) else ""
+        self.seen += (self._child.before + after).replace("\r\n", "\n")

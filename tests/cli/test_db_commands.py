@@ -1,0 +1,217 @@
+"""``tbpay db``: make the database, bring it up to date, take it back, tell where it stands."""
+
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from command_line import shell, tbpay
+from conftest import run_tbpay
+from probes import dump, rows, run
+
+from tbpay.errors import Code
+
+OURS = ["accounts", "discount_codes", "orders", "account_balances", "transactions", "audit_log"]
+
+
+@pytest.fixture
+def new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A database that is not there yet, named by TBPAY_DATABASE_URL."""
+    path = tmp_path / "new.db"
+    monkeypatch.setenv("TBPAY_DATABASE_URL", str(path))
+    return path
+
+
+# Upgrade
+
+
+def test_the_first_upgrade_makes_the_file_and_says_what_it_made(new: Path) -> None:
+    answer = tbpay("db upgrade --json")
+
+    assert answer.code == 0
+    assert answer.json["database"] == str(new)
+    assert answer.json["source"] == "TBPAY_DATABASE_URL"
+    assert answer.json["revision"] == "0003"
+    assert [step["revision"] for step in answer.json["steps"]] == ["0001", "0002", "0003"]
+    assert sorted(table["table"] for table in answer.json["tables"]) == sorted(OURS)
+    assert {(table["how"], table["rows"]) for table in answer.json["tables"]} == {("created", 0)}
+    assert answer.json["backup"] is None
+    assert stat.S_IMODE(new.stat().st_mode) == 0o600
+    assert rows(new, "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_people_read_where_it_was_and_what_was_done(new: Path) -> None:
+    answer = tbpay("db upgrade")
+
+    assert f"database  {new} (TBPAY_DATABASE_URL)\n" in answer.out
+    assert "steps     0001, 0002, 0003\n" in answer.out
+    assert "accounts created, 0 rows" in answer.out
+    assert answer.err.splitlines()[0] == "note: 0001 the web application's accounts"
+    assert answer.err.splitlines()[-1] == "note: to undo: tbpay db downgrade base"
+
+
+def test_the_second_upgrade_has_nothing_to_do(new: Path) -> None:
+    tbpay("db upgrade")
+    before = dump(new)
+
+    answer = tbpay("db upgrade --json")
+
+    assert (answer.code, answer.err) == (0, "")
+    assert (answer.json["steps"], answer.json["tables"]) == ([], [])
+    assert answer.json["backup"] is None
+    assert dump(new) == before
+
+
+def test_an_upgrade_takes_over_the_applications_accounts_and_says_how_many(new: Path) -> None:
+    with closing(sqlite3.connect(new)) as connection, connection:
+        connection.execute("CREATE TABLE accounts (id INTEGER PRIMARY KEY, email TEXT)")
+        connection.execute("INSERT INTO accounts (email) VALUES ('ann@example.org')")
+
+    answer = tbpay("db upgrade --json")
+
+    assert {"table": "accounts", "how": "adopted", "rows": 1} in answer.json["tables"]
+    assert Path(answer.json["backup"]).is_file()
+    assert tbpay("account list --json").items[0]["email"] == "ann@example.org"
+
+
+@pytest.mark.usefixtures("new")
+def test_an_upgrade_can_stop_on_the_way() -> None:
+    assert tbpay("db upgrade 0002 --json").json["revision"] == "0002"
+    assert tbpay("order list --json").error["code"] == Code.SCHEMA_BEHIND
+    assert tbpay("db upgrade --json").json["revision"] == "0003"
+
+
+def test_a_script_is_printed_and_nothing_is_run(new: Path) -> None:
+    answer = tbpay("db upgrade --sql")
+
+    assert (answer.code, answer.err) == (0, "")
+    assert "CREATE TABLE orders" in answer.out
+    assert not new.exists()
+    with closing(sqlite3.connect(new)) as connection:
+        connection.executescript(answer.out)
+    assert tbpay("db check").code == 0
+
+
+def test_a_script_for_the_way_down_is_printed_and_nothing_is_run(shop: Path) -> None:
+    before = dump(shop)
+
+    answer = tbpay("db downgrade base --sql")
+
+    assert (answer.code, answer.err) == (0, "")
+    assert "DROP TABLE orders" in answer.out
+    assert dump(shop) == before
+
+
+@pytest.mark.parametrize("revision", ["0004", "3", "heads", "-1", "+1", "", "0003@head", "base"])
+def test_a_revision_that_is_none_is_bad_input(revision: str, new: Path) -> None:
+    for words in ("db upgrade --json --", "db upgrade --"):
+        answer = tbpay(words, revision)
+        assert (answer.code, answer.out) == (2, "")
+    assert not new.exists()
+
+
+def test_the_default_is_made_in_the_users_own_directory(tmp_path: Path) -> None:
+    made = run_tbpay("db", "upgrade", env={"XDG_DATA_HOME": str(tmp_path / "own")})
+
+    path = tmp_path / "own" / "tbpay" / "tbpay.db"
+    assert made.returncode == 0
+    assert f"database  {path} (the default; TBPAY_DATABASE_URL is not set)\n" in made.stdout
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.usefixtures("new")
+def test_two_upgrades_at_once_both_end_well() -> None:
+    done = shell("$tbpay db upgrade & $tbpay db upgrade; second=$?; wait $!; echo $second $?")
+
+    assert done.out.splitlines()[-1] == "0 0"
+    assert "Traceback" not in done.err
+    assert tbpay("db status --json").json["pending"] == []
+
+
+# Downgrade
+
+
+def test_a_downgrade_backs_up_and_keeps_the_accounts(shop: Path) -> None:
+    answer = tbpay("db downgrade base --confirm base --json")
+
+    assert answer.code == 0
+    assert answer.json["revision"] is None
+    assert [step["revision"] for step in answer.json["steps"]] == ["0003", "0002", "0001"]
+    assert rows(shop, "SELECT email FROM accounts") == [("ann@example.org",), ("bob@example.org",)]
+    assert rows(Path(answer.json["backup"]), "SELECT count(*) FROM orders") == [(4,)]
+    assert tbpay("order list --json").error["code"] == Code.SCHEMA_MISSING
+
+
+def test_an_upgrade_is_undone_by_the_command_that_it_names(new: Path) -> None:
+    said = tbpay(f"db upgrade --database {new}").err.splitlines()[-1]
+    assert said == f"note: to undo: tbpay db downgrade base --database {new}"
+
+    undone = tbpay(said.removeprefix("note: to undo: tbpay ") + " --confirm base --json")
+
+    assert (undone.code, undone.json["revision"]) == (0, None)
+
+
+# Status and check
+
+
+def test_the_status_of_what_is_not_there_is_an_answer(new: Path) -> None:
+    answer = tbpay("db status --json")
+
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.json["revision"] is None
+    assert answer.json["head"] == "0003"
+    assert [step["revision"] for step in answer.json["pending"]] == ["0001", "0002", "0003"]
+    assert all(step["title"] for step in answer.json["pending"])
+    assert answer.json["size_bytes"] is None
+    assert not new.exists()
+
+
+def test_the_status_of_an_old_and_of_a_new_database(new: Path) -> None:
+    tbpay("db upgrade 0002")
+    old = tbpay("db status --json").json
+    old_for_people = tbpay("db status").out
+    tbpay("db upgrade")
+    up_to_date = tbpay("db status --json").json
+
+    assert (old["revision"], [step["revision"] for step in old["pending"]]) == ("0002", ["0003"])
+    assert "revision    0002 orders, balances, transactions, discount codes\n" in old_for_people
+    assert "pending     0003 audit log of the command line\n" in old_for_people
+    assert (up_to_date["revision"], up_to_date["pending"]) == ("0003", [])
+    assert up_to_date["title"] == "audit log of the command line"
+    assert up_to_date["size_bytes"] == new.stat().st_size
+    assert up_to_date["source"] == "TBPAY_DATABASE_URL"
+
+
+def test_a_database_from_the_future_is_refused(shop: Path) -> None:
+    run(shop, "UPDATE tbpay_alembic_version SET version_num = '0004'")
+    before = dump(shop)
+
+    for words in ("db upgrade", "db downgrade base", "db status", "db check", "db upgrade --sql"):
+        answer = tbpay(words)
+        assert (answer.code, answer.out) == (7, ""), words
+        assert f"{shop} (TBPAY_DATABASE_URL) is at revision 0004" in answer.err
+    assert dump(shop) == before
+
+
+def test_a_check_names_what_differs(shop: Path) -> None:
+    assert tbpay("db check --json").json == {"items": [], "next": None}
+    assert tbpay("db check").err == "note: no differences\n"
+
+    run(shop, "DROP INDEX ix_orders_account_id", "ALTER TABLE audit_log ADD COLUMN more TEXT")
+
+    found = tbpay("db check")
+    assert found.code == 8
+    assert "index ix_orders_account_id is missing" in found.out
+    assert "column more is not expected" in found.out
+    assert tbpay("db check -o csv").out.startswith("table,difference\n")
+
+
+def test_no_db_command_writes_an_audit_row(shop: Path) -> None:
+    before = rows(shop, "SELECT count(*) FROM audit_log")
+
+    for words in ("db upgrade", "db status", "db check", "db upgrade --sql"):
+        assert tbpay(words).code == 0
+
+    assert rows(shop, "SELECT count(*) FROM audit_log") == before

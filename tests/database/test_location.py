@@ -1,0 +1,169 @@
+import os
+from pathlib import Path
+
+import pytest
+from probes import label
+
+from tbpay import database, migrations
+from tbpay.database import Location, locate
+from tbpay.errors import InvalidInputError
+from tbpay.stores import account_store
+
+
+def test_what_is_given_wins_over_the_environment_and_that_over_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = locate()
+    monkeypatch.setenv("TBPAY_DATABASE_URL", "/srv/tbpay.db")
+
+    assert default.path == tmp_path / "data" / "tbpay" / "tbpay.db"
+    assert str(default) == f"{default.path} (the default; TBPAY_DATABASE_URL is not set)"
+    assert str(locate()) == "/srv/tbpay.db (TBPAY_DATABASE_URL)"
+    assert str(locate("/home/ann/tbpay.db")) == "/home/ann/tbpay.db (--database)"
+
+
+def test_an_empty_variable_names_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TBPAY_DATABASE_URL", "")
+
+    assert locate().source == "the default; TBPAY_DATABASE_URL is not set"
+
+
+def test_to_look_for_a_database_makes_nothing(tmp_path: Path) -> None:
+    locate()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("/srv/tbpay.db", "/srv/tbpay.db"),
+        ("sqlite:////srv/tbpay.db", "/srv/tbpay.db"),
+        ("sqlite+pysqlite:////srv/tbpay.db", "/srv/tbpay.db"),
+        ("/srv/a b%20c#d.db", "/srv/a b%20c#d.db"),
+        ("sqlite:////srv/a%20b.db", "/srv/a%20b.db"),
+    ],
+)
+def test_a_database_is_named_by_its_path_or_its_url(given: str, path: str) -> None:
+    assert locate(given).path == Path(path)
+
+
+@pytest.mark.parametrize("given", ["tbpay.db", "./tbpay.db", "sqlite:///tbpay.db"])
+def test_a_relative_name_is_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert locate(given).path == tmp_path / "tbpay.db"
+
+
+@pytest.mark.parametrize("given", ["~/tbpay.db", "sqlite:///~/tbpay.db"])
+def test_a_tilde_is_the_home_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert locate(given).path == tmp_path / "tbpay.db"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *["", ":memory:", "a\0b", "sqlite://", "sqlite:///", "sqlite:///:memory:"],
+        *["sqlite://tbpay.db", "sqlite://ann:secret@host/tbpay.db", "sqlite:////a.db?mode=memory"],
+        *["mysql://ann:secret@host/tbpay", "://", "http://example.org/tbpay.db", "x" * 300 + "://"],
+        *["~no-such-user/tbpay.db", "/srv/\ud800.db"],
+    ],
+    ids=label,
+)
+def test_what_names_no_database_file_is_refused(given: str) -> None:
+    with pytest.raises(InvalidInputError) as refusal:
+        locate(given)
+
+    assert "secret" not in refusal.value.message
+    assert refusal.value.message.isprintable()
+    assert len(refusal.value.message) < 300
+
+
+def test_a_relative_name_needs_a_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    assert locate("/srv/tbpay.db").path == Path("/srv/tbpay.db")
+    with pytest.raises(InvalidInputError, match="is not the name of a database file"):
+        locate("tbpay.db")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "postgres://ann:secret@host/tbpay",
+        "postgresql://ann:secret@host/tbpay",
+        "postgresql+psycopg://ann:s%40cret@host/tbpay",
+    ],
+)
+def test_postgresql_is_not_there_yet(given: str) -> None:
+    with pytest.raises(InvalidInputError, match="not on PostgreSQL") as refusal:
+        locate(given)
+
+    assert "cret" not in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a b.db",
+        "100%25.db",
+        "what?mode=memory.db",
+        "a#b&c=d.db",
+        "é ü 漢字.db",
+        "'quoted\".db",
+        "back\\slash.db",
+        "new\nline.db",
+        os.fsdecode(b"caf\xe9.db"),
+        "x" * 200 + ".db",
+    ],
+    ids=label,
+)
+def test_a_file_may_have_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("TBPAY_DATABASE_URL", str(tmp_path / name))
+    migrations.upgrade()
+
+    assert account_store.create().id == 1
+    assert (tmp_path / name).stat().st_size > 0
+    assert all(path.name.startswith(name) for path in tmp_path.iterdir())
+
+
+def test_a_command_works_on_the_same_database() -> None:
+    given = locate("/srv/a b.db")
+
+    assert given.command("db upgrade") == "tbpay db upgrade --database '/srv/a b.db'"
+    assert locate().command("db upgrade") == "tbpay db upgrade"
+
+
+def test_an_application_chooses_its_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TBPAY_DATABASE_URL", "/srv/tbpay.db")
+
+    database.configure(f"sqlite:///{tmp_path}/chosen.db")
+    chosen = database.location()
+    database.reset()
+
+    assert chosen == Location(tmp_path / "chosen.db", "configure()")
+    assert database.location().source == "TBPAY_DATABASE_URL"
+
+
+@pytest.mark.parametrize("given", [None, 7, b"/srv/tbpay.db", Path("/srv/tbpay.db"), ""])
+def test_what_is_no_name_configures_nothing(given: object) -> None:
+    before = database.location()
+
+    with pytest.raises(InvalidInputError):
+        database.configure(given)  # type: ignore[arg-type]
+    assert database.location() == before

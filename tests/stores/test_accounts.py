@@ -1,0 +1,299 @@
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from probes import dump, refused, rows, run
+
+from tbpay import database, migrations
+from tbpay.errors import Code, ConflictError, NotFoundError, RefusedError
+from tbpay.models import Account
+from tbpay.stores import account_store, balance_store, order_store
+
+
+@pytest.fixture
+def webapp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a web application is going to make its own accounts."""
+    path = tmp_path / "webapp.db"
+    monkeypatch.setenv("TBPAY_DATABASE_URL", str(path))
+    return path
+
+
+def adopt(path: Path, *statements: str) -> None:
+    """Make the web application's tables, then ours beside them."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+    migrations.upgrade()
+
+
+@pytest.mark.usefixtures("db")
+def test_a_new_account_has_an_email_or_none() -> None:
+    ann = account_store.create("ann@example.org")
+    bare = account_store.create()
+
+    assert (ann.id, ann.email, ann.stripe_customer_id) == (1, "ann@example.org", None)
+    assert (bare.id, bare.email) == (2, None)
+    assert ann.created_at is not None
+    assert abs((datetime.now(UTC) - ann.created_at).total_seconds()) < 10
+    assert account_store.get_by_id(1) == ann
+    assert account_store.get_by_email("ann@example.org") == ann
+
+
+@pytest.mark.usefixtures("account")
+def test_an_account_that_is_not_there_is_none() -> None:
+    assert account_store.get_by_id(99) is None
+    assert account_store.get_by_email("bob@example.org") is None
+    assert account_store.get_by_email("ANN@example.org") is None
+    assert account_store.get_by_email("%") is None
+
+
+def test_an_email_belongs_to_one_account(db: Path, account: int) -> None:
+    message = "an account has the email 'ann@example.org' already"
+    with refused(db, ConflictError, Code.EXISTS, message):
+        account_store.create("ann@example.org")
+    assert account_store.create("Ann@example.org").id == account + 1
+
+
+def test_an_account_notes_its_stripe_customer(db: Path, account: int) -> None:
+    noted = account_store.set_stripe_customer(account, "cus_1")
+    before = dump(db)
+    again = account_store.set_stripe_customer(account, "cus_1")
+
+    assert (noted.stripe_customer_id, again) == ("cus_1", noted)
+    assert dump(db) == before
+    assert account_store.get_by_id(account) == noted
+    message = f"account {account} is Stripe's customer 'cus_1' already"
+    with refused(db, ConflictError, Code.CONFLICT, message):
+        account_store.set_stripe_customer(account, "cus_2")
+    with refused(db, NotFoundError, Code.NOT_FOUND, "no account 99"):
+        account_store.set_stripe_customer(99, "cus_2")
+
+
+@pytest.mark.usefixtures("db")
+def test_a_search_is_for_a_part_in_upper_or_lower_case_and_nothing_else() -> None:
+    emails = ["Ann@example.org", "bob_1@example.org", "b%b@example.org", "bobx1@example.org"]
+    for email in emails:
+        account_store.create(email)
+    account_store.set_stripe_customer(4, "cus_ANN")
+
+    def found(part: str) -> list[int]:
+        return [account.id for account in account_store.find(search=part).items]
+
+    assert found("ann") == found("ANN") == [1, 4]
+    assert found("EXAMPLE") == [1, 2, 3, 4]
+    assert found("_1@") == [2]
+    assert found("%b") == [3]
+    assert found("%") == [3]
+    assert found("_") == [2, 4]
+    assert found("\\") == []
+    assert found("/") == []
+    assert found("' OR 1=1 --") == []
+
+
+def test_accounts_are_found_by_what_they_have_left(account: int) -> None:
+    others = [account_store.create().id for _ in range(2)]
+    balance_store.add_credits(others[0], 500, "a gift")
+    balance_store.deduct(others[1], 1, "on credit", allow_negative=True)
+
+    def found(below_cents: int) -> list[int]:
+        return [found.id for found in account_store.find(below_cents=below_cents).items]
+
+    assert found(501) == [account, *others]
+    assert found(500) == [account, others[1]]
+    assert found(1) == [account, others[1]]
+    assert found(0) == [others[1]]
+
+
+def test_accounts_may_be_nothing_but_ids(webapp: Path) -> None:
+    adopt(webapp, "CREATE TABLE accounts (id INTEGER PRIMARY KEY)")
+    run(webapp, "INSERT INTO accounts (id) VALUES (7)")
+
+    assert account_store.get_by_id(7) == Account(7)
+    assert account_store.get_by_email("ann@example.org") is None
+    assert account_store.create() == Account(8)
+    account_store.set_stripe_customer(7, "cus_1")
+    assert account_store.find(search="cus").items == [Account(7, None, None, "cus_1")]
+    with refused(
+        webapp, RefusedError, Code.REFUSED, "the web application's accounts have no email"
+    ):
+        account_store.create("ann@example.org")
+
+
+@pytest.mark.parametrize(
+    ("declared", "stored"),
+    [
+        ("DATETIME", "____-__-__ __:__:__.______"),
+        ("TIMESTAMP NOT NULL", "____-__-__ __:__:__.______"),
+        ("DATETIME DEFAULT CURRENT_TIMESTAMP", "____-__-__ __:__:__"),
+        ("TEXT NOT NULL DEFAULT (datetime('now'))", "____-__-__ __:__:__"),
+        ("TEXT NOT NULL", "____-__-__T__:__:__.______Z"),
+        ("VARCHAR(50)", "____-__-__T__:__:__.______Z"),
+    ],
+)
+def test_a_new_account_has_its_time_in_the_applications_own_form(
+    webapp: Path, declared: str, stored: str
+) -> None:
+    adopt(webapp, f"CREATE TABLE accounts (id INTEGER PRIMARY KEY, created_at {declared})")
+
+    made = account_store.create()
+
+    assert made.created_at is not None
+    assert abs((datetime.now(UTC) - made.created_at).total_seconds()) < 10
+    assert rows(webapp, f"SELECT created_at LIKE '{stored}' FROM accounts") == [(1,)]
+
+
+@pytest.mark.parametrize("declared", ["INTEGER", "REAL", "DATE", "NUMERIC(10, 3)"])
+def test_a_time_that_is_none_is_the_applications_own_affair(webapp: Path, declared: str) -> None:
+    adopt(webapp, f"CREATE TABLE accounts (id INTEGER PRIMARY KEY, created_at {declared})")
+    run(webapp, "INSERT INTO accounts (id, created_at) VALUES (1, 1763885580)")
+
+    assert account_store.get_by_id(1) == Account(1)
+    assert account_store.create() == Account(2)
+    assert rows(webapp, "SELECT created_at FROM accounts WHERE id = 2") == [(None,)]
+
+
+@pytest.mark.parametrize("value", ["x'00'", "'soon'", "''", "1.5", "NULL"])
+def test_what_is_no_time_reads_as_none(webapp: Path, value: str) -> None:
+    adopt(
+        webapp,
+        "CREATE TABLE accounts (id INTEGER PRIMARY KEY, email, created_at)",
+        f"INSERT INTO accounts VALUES (1, 'ann@example.org', {value})",
+    )
+
+    assert account_store.get_by_id(1) == Account(1, "ann@example.org")
+    assert account_store.find().items == [Account(1, "ann@example.org")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "missing"),
+    [
+        ("id INTEGER PRIMARY KEY, email TEXT, name TEXT NOT NULL", "name"),
+        ("id INTEGER PRIMARY KEY, email TEXT, name TEXT NOT NULL, plan INT NOT NULL", "name, plan"),
+        ("id INTEGER PRIMARY KEY, email TEXT, created_at INTEGER NOT NULL", "created_at"),
+        ("id INTEGER PRIMARY KEY, email TEXT, created_at DATE NOT NULL", "created_at"),
+        ("uuid TEXT NOT NULL PRIMARY KEY, id INTEGER NOT NULL UNIQUE, email TEXT", "uuid"),
+        ("uuid TEXT PRIMARY KEY, id INTEGER UNIQUE, email TEXT", "uuid"),
+        ("id INTEGER UNIQUE, email TEXT", "id"),
+        ("id INT PRIMARY KEY, email TEXT", "id"),
+        ("id BIGINT PRIMARY KEY, email TEXT", "id"),
+    ],
+)
+def test_what_the_applications_table_needs_besides_is_named(
+    webapp: Path, columns: str, missing: str
+) -> None:
+    adopt(webapp, f"CREATE TABLE accounts ({columns})")
+
+    message = f"the web application's accounts need {missing}"
+    with refused(webapp, RefusedError, Code.REFUSED, message):
+        account_store.create("ann@example.org")
+
+
+def test_an_email_that_the_applications_table_needs_is_named(webapp: Path) -> None:
+    adopt(webapp, "CREATE TABLE accounts (id INTEGER PRIMARY KEY, email TEXT NOT NULL)")
+
+    message = "the web application's accounts need email"
+    with refused(webapp, RefusedError, Code.REFUSED, message):
+        account_store.create()
+    assert account_store.create("ann@example.org").email == "ann@example.org"
+
+
+def test_what_the_applications_table_fills_in_itself_is_not_needed(webapp: Path) -> None:
+    adopt(
+        webapp,
+        "CREATE TABLE accounts (id INTEGER PRIMARY KEY AUTOINCREMENT, email TEXT UNIQUE,"
+        " plan TEXT NOT NULL DEFAULT 'free', nick TEXT, twice INT GENERATED ALWAYS AS (id * 2))",
+    )
+
+    assert account_store.create("ann@example.org").id == 1
+    assert rows(webapp, "SELECT plan, nick, twice FROM accounts") == [("free", None, 2)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        (
+            "id INTEGER PRIMARY KEY, email CHECK (email > 'x')",
+            "CHECK constraint failed: email > 'x'",
+        ),
+        ("id BIGINT NOT NULL PRIMARY KEY, email", "NOT NULL constraint failed: accounts.id"),
+    ],
+)
+def test_what_the_applications_table_refuses_is_refused(
+    webapp: Path, columns: str, reason: str
+) -> None:
+    adopt(webapp, f"CREATE TABLE accounts ({columns})")
+
+    message = f"the web application's accounts refuse it: {reason}"
+    with refused(webapp, RefusedError, Code.REFUSED, message):
+        account_store.create("ann@example.org")
+
+
+def test_what_a_trigger_of_the_application_refuses_is_refused(webapp: Path) -> None:
+    adopt(
+        webapp,
+        "CREATE TABLE accounts (id INTEGER PRIMARY KEY, email TEXT)",
+        "CREATE TRIGGER closed BEFORE INSERT ON accounts"
+        " BEGIN SELECT RAISE(ABORT, 'sign-up is closed'); END",
+    )
+
+    message = "the web application's accounts refuse it: sign-up is closed"
+    with refused(webapp, RefusedError, Code.REFUSED, message):
+        account_store.create("ann@example.org")
+
+
+def test_an_email_is_the_same_where_the_applications_table_says_so(webapp: Path) -> None:
+    adopt(
+        webapp,
+        "CREATE TABLE accounts (id INTEGER PRIMARY KEY, email TEXT UNIQUE COLLATE NOCASE)",
+    )
+    ann = account_store.create("ann@example.org")
+
+    assert account_store.get_by_email("ANN@example.org") == ann
+    with refused(webapp, ConflictError, Code.EXISTS):
+        account_store.create("ANN@example.org")
+
+
+def test_an_application_may_index_its_accounts_as_it_likes(webapp: Path) -> None:
+    adopt(webapp, "CREATE TABLE accounts (id INTEGER PRIMARY KEY, email TEXT)")
+    run(webapp, "CREATE UNIQUE INDEX by_email ON accounts (lower(email)) WHERE id > 0")
+
+    assert account_store.create("ann@example.org").id == 1
+    with refused(webapp, RefusedError, Code.REFUSED):
+        account_store.create("ANN@example.org")
+
+
+def test_an_account_without_an_id_is_none_of_ours(webapp: Path) -> None:
+    adopt(
+        webapp,
+        "CREATE TABLE accounts (uuid TEXT PRIMARY KEY, id INTEGER UNIQUE, email TEXT)",
+        "INSERT INTO accounts VALUES ('a', NULL, 'ann@example.org'), ('b', 2, 'bob@example.org')",
+    )
+
+    assert account_store.find().items == [Account(2, "bob@example.org")]
+    assert account_store.get_by_email("ann@example.org") is None
+    assert [balance.account_id for balance in balance_store.find().items] == [2]
+
+
+def test_an_adopted_account_buys_like_any_other(webapp: Path) -> None:
+    adopt(
+        webapp,
+        "CREATE TABLE accounts (id INTEGER PRIMARY KEY, name TEXT NOT NULL)",
+        "INSERT INTO accounts VALUES (41, 'Ann')",
+    )
+
+    order_store.complete(order_store.create(41, "top_up", 500).id)
+
+    assert balance_store.get_balance(41) == 500
+    assert rows(webapp, "SELECT * FROM accounts") == [(41, "Ann", None)]
+
+
+def test_a_column_that_appears_later_is_seen(webapp: Path) -> None:
+    adopt(webapp, "CREATE TABLE accounts (id INTEGER PRIMARY KEY)")
+    assert account_store.create() == Account(1)
+
+    run(webapp, "ALTER TABLE accounts ADD COLUMN email TEXT")
+
+    assert account_store.create("ann@example.org").email == "ann@example.org"
+    assert database.location().path == webapp

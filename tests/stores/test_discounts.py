@@ -1,0 +1,276 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from probes import dump, refused
+
+from tbpay.errors import Code, ConflictError, NotFoundError, RefusedError
+from tbpay.models import MAX_AMOUNT_CENTS, DiscountCode, DiscountType
+from tbpay.stores import discount_code_store, order_store
+from tbpay.stores.discounts import reduction_cents
+
+# What no code can be; to ask for it is no error in itself.
+NO_CODES = ["ſave10", "straße", "a", "A B", "x" * 51, "", " ", "save10\n", "save10\0", "\udcff"]
+
+
+def uses(code: str) -> int:
+    found = discount_code_store.get_by_code(code)
+    assert found is not None
+    return found.current_uses
+
+
+@pytest.mark.usefixtures("db")
+def test_a_new_code_is_active_and_unused() -> None:
+    made = discount_code_store.create(
+        " launch10 ", "percent", 10, max_uses=3, stripe_coupon_id="coupon_1"
+    )
+
+    assert made == DiscountCode(
+        1, "LAUNCH10", DiscountType.PERCENT, 10, 3, 0, made.active, "coupon_1", made.created_at
+    )
+    assert made.active is True
+    assert abs((datetime.now(UTC) - made.created_at).total_seconds()) < 10
+    assert discount_code_store.get_by_code("LAUNCH10") == made
+
+
+def test_a_code_exists_once_however_it_is_typed(db: Path) -> None:
+    discount_code_store.create("SAVE10", "percent", 10)
+
+    for typed in ("SAVE10", "save10", "  Save10 "):
+        with refused(db, ConflictError, Code.EXISTS, "discount code SAVE10 exists already"):
+            discount_code_store.create(typed, "fixed", 500)
+
+
+@pytest.mark.usefixtures("db")
+@pytest.mark.parametrize("typed", ["SAVE10", "save10", "SaVe10", " save10", "  save10  "])
+def test_a_code_is_found_in_any_case_and_with_spaces_around_it(typed: str) -> None:
+    made = discount_code_store.create("SAVE10", "percent", 10)
+
+    assert discount_code_store.get_by_code(typed) == made
+    assert discount_code_store.validate(typed) == made
+    assert discount_code_store.increment_uses(typed).current_uses == 1
+    assert discount_code_store.set_active(typed, active=False).active is False
+
+
+@pytest.mark.parametrize("typed", ["NOBODY", "SAVE1", *NO_CODES], ids=ascii)
+def test_a_code_that_nobody_made_is_unknown(db: Path, account: int, typed: str) -> None:
+    discount_code_store.create("SAVE10", "percent", 10)
+    before = dump(db)
+
+    assert discount_code_store.get_by_code(typed) is None
+    for call in (
+        lambda: discount_code_store.validate(typed),
+        lambda: discount_code_store.increment_uses(typed),
+        lambda: discount_code_store.set_active(typed, active=False),
+        lambda: order_store.create(account, "top_up", 500, code=typed),
+    ):
+        with pytest.raises(NotFoundError, match="no discount code") as refusal:
+            call()
+        assert refusal.value.code is Code.UNKNOWN
+        assert refusal.value.message.isprintable()
+    assert dump(db) == before
+
+
+def test_validate_answers_a_code_that_an_order_could_take(db: Path, account: int) -> None:
+    made = discount_code_store.create("SAVE10", "percent", 10, max_uses=1)
+    before = dump(db)
+
+    assert discount_code_store.validate("SAVE10") == made
+    assert discount_code_store.validate("SAVE10", amount_cents=500, account_id=account) == made
+    assert dump(db) == before
+
+
+def test_validate_refuses_with_one_reason(db: Path, account: int) -> None:
+    discount_code_store.create("USED-UP", "percent", 10, max_uses=1)
+    discount_code_store.increment_uses("USED-UP")
+    discount_code_store.create("IDLE", "percent", 10)
+    discount_code_store.set_active("IDLE", active=False)
+    discount_code_store.create("GOOD", "percent", 10)
+
+    with refused(db, RefusedError, Code.USED_UP, "discount code USED-UP is used up"):
+        discount_code_store.validate("used-up")
+    with refused(db, RefusedError, Code.INACTIVE, "discount code IDLE is inactive"):
+        discount_code_store.validate("idle")
+    with refused(db, NotFoundError, Code.NOT_FOUND, "no account 99"):
+        discount_code_store.validate("GOOD", account_id=account + 98)
+
+
+def test_a_code_that_is_inactive_and_used_up_is_inactive(db: Path) -> None:
+    discount_code_store.create("OLD", "percent", 10, max_uses=1)
+    discount_code_store.increment_uses("OLD")
+    discount_code_store.set_active("OLD", active=False)
+
+    with refused(db, RefusedError, Code.INACTIVE, "discount code OLD is inactive"):
+        discount_code_store.increment_uses("OLD")
+
+
+def test_an_inactive_code_is_taken_by_nobody(db: Path, account: int) -> None:
+    discount_code_store.create("IDLE", "percent", 10, max_uses=1)
+    discount_code_store.set_active("IDLE", active=False)
+    order = order_store.create(account, "top_up", 500)
+
+    with refused(db, RefusedError, Code.INACTIVE, "discount code IDLE is inactive"):
+        discount_code_store.increment_uses("IDLE")
+    with refused(db, RefusedError, Code.INACTIVE, "discount code IDLE is inactive"):
+        discount_code_store.increment_uses("IDLE", order_id=order.id)
+    with refused(db, RefusedError, Code.INACTIVE, "discount code IDLE is inactive"):
+        order_store.create(account, "top_up", 500, code="IDLE")
+
+
+def test_uses_reach_their_limit_and_never_pass_it(db: Path) -> None:
+    discount_code_store.create("THREE", "percent", 10, max_uses=3)
+
+    assert [discount_code_store.increment_uses("THREE").current_uses for _ in range(3)] == [1, 2, 3]
+    with refused(db, RefusedError, Code.USED_UP, "discount code THREE is used up"):
+        discount_code_store.increment_uses("THREE")
+
+
+@pytest.mark.usefixtures("db")
+def test_a_code_without_a_limit_is_never_used_up() -> None:
+    discount_code_store.create("ALWAYS", "percent", 10)
+
+    assert [discount_code_store.increment_uses("ALWAYS").current_uses for _ in range(5)][-1] == 5
+
+
+def test_an_order_takes_a_use_once(db: Path, account: int) -> None:
+    code = discount_code_store.create("SAVE10", "percent", 10, max_uses=1)
+    order = order_store.create(account, "top_up", 500)
+
+    first = discount_code_store.increment_uses("SAVE10", order_id=order.id)
+    before = dump(db)
+    again = discount_code_store.increment_uses("save10", order_id=order.id)
+
+    assert (first.current_uses, again) == (1, first)
+    assert dump(db) == before
+    held = order_store.get_by_id(order.id)
+    assert held is not None
+    assert (held.discount_code_id, held.amount_cents) == (code.id, 500)
+
+
+def test_an_order_created_with_a_code_holds_its_use_already(db: Path, account: int) -> None:
+    discount_code_store.create("SAVE10", "percent", 10, max_uses=1)
+    order = order_store.create(account, "top_up", 500, code="SAVE10")
+    before = dump(db)
+
+    assert discount_code_store.increment_uses("SAVE10", order_id=order.id).current_uses == 1
+    assert dump(db) == before
+
+
+def test_an_inactive_code_stays_with_the_order_that_holds_it(account: int) -> None:
+    discount_code_store.create("SAVE10", "percent", 10)
+    order = order_store.create(account, "top_up", 500, code="SAVE10")
+    discount_code_store.set_active("SAVE10", active=False)
+
+    assert discount_code_store.increment_uses("SAVE10", order_id=order.id).current_uses == 1
+    assert order_store.complete(order.id).status == "completed"
+    assert uses("SAVE10") == 1
+
+
+def test_an_order_holds_one_code(db: Path, account: int) -> None:
+    discount_code_store.create("SAVE10", "percent", 10)
+    discount_code_store.create("SAVE20", "percent", 20)
+    order = order_store.create(account, "top_up", 500, code="SAVE10")
+
+    message = f"order {order.id} has another discount code than SAVE20"
+    with refused(db, ConflictError, Code.CONFLICT, message):
+        discount_code_store.increment_uses("SAVE20", order_id=order.id)
+
+
+def test_a_failed_order_takes_no_use(db: Path, account: int) -> None:
+    discount_code_store.create("SAVE10", "percent", 10)
+    bare = order_store.fail(order_store.create(account, "top_up", 500).id)
+    held = order_store.fail(order_store.create(account, "top_up", 500, code="SAVE10").id)
+
+    for order in (bare, held):
+        message = f"order {order.id} has failed: it holds no use of a code"
+        with refused(db, ConflictError, Code.CONFLICT, message):
+            discount_code_store.increment_uses("SAVE10", order_id=order.id)
+
+
+def test_an_order_that_is_not_there_takes_no_use(db: Path) -> None:
+    discount_code_store.create("SAVE10", "percent", 10)
+
+    with refused(db, NotFoundError, Code.NOT_FOUND, "no order 7"):
+        discount_code_store.increment_uses("SAVE10", order_id=7)
+
+
+def test_a_used_up_code_is_not_taken_by_another_order(db: Path, account: int) -> None:
+    discount_code_store.create("ONE", "percent", 10, max_uses=1)
+    order_store.create(account, "top_up", 500, code="ONE")
+    other = order_store.create(account, "top_up", 500)
+
+    with refused(db, RefusedError, Code.USED_UP, "discount code ONE is used up"):
+        discount_code_store.increment_uses("ONE", order_id=other.id)
+    with refused(db, RefusedError, Code.USED_UP, "discount code ONE is used up"):
+        order_store.create(account, "top_up", 500, code="ONE")
+
+
+def test_a_code_is_switched_off_and_on(db: Path) -> None:
+    made = discount_code_store.create("SAVE10", "percent", 10)
+
+    off = discount_code_store.set_active("SAVE10", active=False)
+    before = dump(db)
+    again = discount_code_store.set_active("SAVE10", active=False)
+    unchanged = dump(db)
+    on = discount_code_store.set_active("SAVE10", active=True)
+
+    assert (off.active, again, unchanged) == (False, off, before)
+    assert on == made
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "amount_cents", "charged_cents"),
+    [
+        ("percent", 15, 999, 849),
+        ("percent", 10, 5, 4),
+        ("percent", 10, 4, 4),
+        ("percent", 1, 1, 1),
+        ("percent", 50, 1, 0),
+        ("percent", 100, 12_345, 0),
+        ("percent", 99, MAX_AMOUNT_CENTS, 1_000_000),
+        ("fixed", 1, 999, 998),
+        ("fixed", 998, 999, 1),
+        ("fixed", 999, 999, 0),
+        ("fixed", 1_000, 999, 0),
+        ("fixed", MAX_AMOUNT_CENTS, 1, 0),
+    ],
+)
+def test_an_order_costs_its_amount_less_the_reduction(
+    account: int, kind: str, value: int, amount_cents: int, charged_cents: int
+) -> None:
+    discount_code_store.create("CODE", kind, value)
+
+    order = order_store.create(account, "top_up", amount_cents, code="CODE")
+
+    assert (order.amount_cents, order.credit_cents) == (charged_cents, amount_cents)
+
+
+def test_15_per_cent_of_9_99_are_1_50() -> None:
+    assert reduction_cents(a_code(DiscountType.PERCENT, 15), 999) == 150
+
+
+@given(
+    kind=st.sampled_from(DiscountType),
+    value=st.integers(1, 100),
+    amount_cents=st.integers(1, MAX_AMOUNT_CENTS),
+)
+def test_a_reduction_is_never_more_than_the_amount(
+    kind: DiscountType, value: int, amount_cents: int
+) -> None:
+    assert 0 <= reduction_cents(a_code(kind, value), amount_cents) <= amount_cents
+
+
+def a_code(kind: DiscountType, value: int) -> DiscountCode:
+    return DiscountCode(
+        id=1,
+        code="CODE",
+        discount_type=kind,
+        discount_value=value,
+        max_uses=None,
+        current_uses=0,
+        active=True,
+        stripe_coupon_id=None,
+        created_at=datetime.now(UTC),
+    )
