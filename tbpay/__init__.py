@@ -8,42 +8,47 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tbpay import database
-    from tbpay.database import atomically, configure, snapshot, unit_of_work
+    from tbpay import database as database
+    from tbpay.database import (
+        atomically as atomically,
+        configure as configure,
+        snapshot as snapshot,
+        unit_of_work as unit_of_work,
+    )
     from tbpay.models import (
-        Account,
-        AccountBalance,
-        AuditEntry,
-        CountrySMSCost,
-        DiscountCode,
-        DiscountType,
-        Order,
-        OrderStatus,
-        OrderType,
-        Page,
-        Transaction,
-        TransactionType,
+        Account as Account,
+        AccountBalance as AccountBalance,
+        AuditEntry as AuditEntry,
+        CountrySMSCost as CountrySMSCost,
+        DiscountCode as DiscountCode,
+        DiscountType as DiscountType,
+        Order as Order,
+        OrderStatus as OrderStatus,
+        OrderType as OrderType,
+        Page as Page,
+        Transaction as Transaction,
+        TransactionType as TransactionType,
     )
     from tbpay.sms_pricing import (
-        MARGIN_PERCENT,
-        SMS_COSTS_BY_COUNTRY,
-        InvalidPhoneError,
-        Quote,
-        calculate_sms_cost_cents,
-        get_country_from_phone,
-        get_segments_per_topup,
-        get_sms_cost,
-        quote,
+        MARGIN_PERCENT as MARGIN_PERCENT,
+        SMS_COSTS_BY_COUNTRY as SMS_COSTS_BY_COUNTRY,
+        InvalidPhoneError as InvalidPhoneError,
+        Quote as Quote,
+        calculate_sms_cost_cents as calculate_sms_cost_cents,
+        get_country_from_phone as get_country_from_phone,
+        get_segments_per_topup as get_segments_per_topup,
+        get_sms_cost as get_sms_cost,
+        quote as quote,
     )
     from tbpay.stores import (
-        AccountStore,
-        BalanceStore,
-        DiscountCodeStore,
-        OrderStore,
-        account_store,
-        balance_store,
-        discount_code_store,
-        order_store,
+        AccountStore as AccountStore,
+        BalanceStore as BalanceStore,
+        DiscountCodeStore as DiscountCodeStore,
+        OrderStore as OrderStore,
+        account_store as account_store,
+        balance_store as balance_store,
+        discount_code_store as discount_code_store,
+        order_store as order_store,
     )
 
 __version__ = "0.1.0"

@@ -7,6 +7,7 @@ foreign keys, and waits 30 seconds for another writer. No connection changes the
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -54,7 +55,8 @@ def new_engine(location: Location, *, foreign_keys: bool = True, **options: Any)
 
     @sa.event.listens_for(made, "begin")
     def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if _reading.get() else "BEGIN IMMEDIATE")
+        driver: Any = connection.connection.driver_connection
+        _begin_once_free(driver, "BEGIN" if _reading.get() else "BEGIN IMMEDIATE")
 
     @sa.event.listens_for(made, "reset")
     def _roll_back(connection: sqlite3.Connection, _record: object, _state: object) -> None:
@@ -62,6 +64,23 @@ def new_engine(location: Location, *, foreign_keys: bool = True, **options: Any)
         connection.rollback()
 
     return made
+
+
+def _begin_once_free(driver: Any, begin: str) -> None:
+    """Begin, and wait for another writer in short turns: between two of them a signal is heard."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    driver.execute("PRAGMA busy_timeout=250")
+    try:
+        while True:
+            try:
+                driver.execute(begin)
+                return
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() > deadline:
+                    raise
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000:.0f}")
 
 
 def insert_if_absent(table: sa.Table) -> sqlite.Insert:

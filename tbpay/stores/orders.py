@@ -231,7 +231,7 @@ def _require_late_payment(order: Order, intent_id: str | None) -> None:
     if intent_id is None:
         raise ConflictError(
             f"order {order.id} has failed: only a late payment completes it",
-            hint=f"tbpay order complete {order.id} --payment-intent pi_…",
+            hint=database.location().command(f"order complete {order.id} --payment-intent pi_…"),
         )
 
 
