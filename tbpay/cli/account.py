@@ -4,16 +4,8 @@ from dataclasses import asdict
 from typing import Annotated
 
 from tbpay.cli.change import change
-from tbpay.cli.options import (
-    AccountName,
-    Below,
-    chosen,
-    command,
-    group,
-    option,
-    parse_text,
-    show,
-)
+from tbpay.cli.options import AccountName, Below, chosen, command, group, option, show
+from tbpay.cli.parsers import parse_text
 from tbpay.errors import NotFoundError
 from tbpay.models import Account, email_address
 

@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-from tbpay.cli.options import Since, chosen, command, group, option, parse_text, show
+from tbpay.cli.options import Since, chosen, command, group, option, show
+from tbpay.cli.parsers import parse_text
 from tbpay.models import AuditEntry
 
 app = group("The audit log: who changed what, and why.")

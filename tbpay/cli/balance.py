@@ -8,7 +8,6 @@ import typer
 from tbpay.cli.change import change, confirm, preview
 from tbpay.cli.options import (
     AccountName,
-    AccountRef,
     Amount,
     Below,
     Reason,
@@ -16,10 +15,10 @@ from tbpay.cli.options import (
     chosen,
     command,
     group,
-    parse_account,
     show,
 )
 from tbpay.cli.output import note
+from tbpay.cli.parsers import AccountRef, parse_account
 from tbpay.models import AccountBalance, Transaction
 from tbpay.money import show_cents
 
@@ -67,7 +66,7 @@ def credit(account: AccountName, amount: Amount, reason: Reason) -> None:
     for order in order_store.find(account_id=number, status="pending", limit=1).items:
         completes = location().command(f"order complete {order.id}")
         note(f"order {order.id} is pending: if this was its payment, {completes} credits it too")
-    show(_with_balance(line))
+    _show(line)
 
 
 @command(
@@ -107,7 +106,7 @@ def debit(
         detail=_detail,
         undo=lambda line: _opposite("credit", line),
     )
-    show(_with_balance(line))
+    _show(line)
 
 
 @command(
@@ -132,11 +131,15 @@ def history(account: AccountName) -> None:
     )
 
 
-def _with_balance(line: Transaction) -> dict[str, Any]:
-    """Answer a line together with the balance that it left."""
+def _show(line: Transaction) -> None:
+    """Show a line together with the balance that it left."""
     fields = asdict(line)
     replayed = fields.pop("replayed")
-    return fields | {"balance_cents": line.balance_after_cents, "replayed": replayed}
+    # People read that balance on the line itself.
+    show(
+        fields | {"balance_cents": line.balance_after_cents, "replayed": replayed},
+        people=lambda _: fields,
+    )
 
 
 def _detail(line: Transaction) -> dict[str, Any]:

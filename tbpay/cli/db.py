@@ -91,13 +91,14 @@ def _print_script(revision: str, *, down: bool = False) -> None:
 
 
 def _for_people(done: "Migration") -> dict[str, Any]:
+    adopted = [f"{each.table} ({each.rows} rows)" for each in done.tables if each.how == "adopted"]
+    created = [each.table for each in done.tables if each.how == "created"]
     return {
         "database": f"{done.database} ({done.source})",
         "revision": done.revision or "base",
         "steps": ", ".join(step.revision for step in done.steps) or "none",
-        "tables": ", ".join(
-            f"{table.table} {table.how}, {table.rows} rows" for table in done.tables
-        ),
+        **({"adopted": ", ".join(adopted)} if adopted else {}),
+        **({"created": ", ".join(created)} if created else {}),
         "backup": done.backup,
     }
 

@@ -7,21 +7,9 @@ from typing import Annotated, Any
 from tbpay import models
 from tbpay.cli.change import ask, can_ask, change
 from tbpay.cli.exits import UsageError
-from tbpay.cli.options import (
-    AccountRef,
-    CodeName,
-    argument,
-    chosen,
-    command,
-    group,
-    option,
-    parse_account,
-    parse_count,
-    parse_percent,
-    parse_stripe_id,
-    show,
-)
+from tbpay.cli.options import CodeName, argument, chosen, command, group, option, show
 from tbpay.cli.output import note
+from tbpay.cli.parsers import AccountRef, parse_account, parse_count, parse_percent, parse_stripe_id
 from tbpay.errors import Code, NotFoundError, excerpt
 from tbpay.models import DiscountCode, DiscountType
 from tbpay.money import parse_cents, show_cents

@@ -1,13 +1,12 @@
-"""What commands share: their flags, the parsers of what operators type, and the command class.
+"""What commands share: their flags, the parameters of several, and the command class.
 
 A flag stands before the group or after the verb; after the verb it wins. Shared flags are appended
 to every command here, and reach it through ``chosen()``, so that a command declares its own alone.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 
@@ -18,7 +17,19 @@ from tbpay import models, money, settings
 from tbpay.cli import output
 from tbpay.cli.exits import UsageError
 from tbpay.cli.output import Format
-from tbpay.errors import InvalidInputError, NotFoundError, excerpt
+from tbpay.cli.parsers import (
+    AccountRef,
+    parse_account,
+    parse_bound,
+    parse_database,
+    parse_format,
+    parse_limit,
+    parse_since,
+    parse_stripe_id,
+    parse_text,
+    parse_until,
+)
+from tbpay.errors import InvalidInputError
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., Any])
@@ -257,137 +268,6 @@ def wants_json(arguments: Sequence[str]) -> bool:
         elif word.startswith("-o"):
             named = word.removeprefix("-o")
     return named == Format.JSON
-
-
-# --- what operators type: one parser each ---
-
-
-@dataclass(frozen=True)
-class AccountRef:
-    """An account as an operator names it: by id, or by email address."""
-
-    name: int | str
-
-    def find(self) -> int:
-        """Answer the account's id. Raises NotFoundError for an email that no account has."""
-        if isinstance(self.name, int):
-            return self.name
-        from tbpay.stores import account_store
-
-        found = account_store.get_by_email(self.name)
-        if found is None:
-            raise NotFoundError(f"no account with the email {excerpt(self.name)}")
-        return found.id
-
-
-def parse_account(given: str) -> AccountRef:
-    """Read an account's id, or its email address."""
-    return AccountRef(models.email_address(given) if "@" in given else parse_id(given))
-
-
-def parse_id(given: str) -> int:
-    """Read an id: 1 to 2^63 - 1, in plain digits."""
-    return models.identifier(_digits(given), "an id")
-
-
-def parse_limit(given: str) -> int:
-    """Read how many a list shows at most."""
-    return models.whole(_digits(given), "--limit", 1, models.MAX_LIMIT)
-
-
-def parse_count(given: str) -> int:
-    """Read how often a code can be used."""
-    return models.whole(_digits(given), "a count", 1, models.MAX_USES)
-
-
-def parse_segments(given: str) -> int:
-    """Read how many segments a message has."""
-    from tbpay.sms_pricing import MAX_SEGMENTS
-
-    return models.whole(_digits(given), "a number of segments", 1, MAX_SEGMENTS)
-
-
-def parse_percent(given: str) -> int:
-    """Read whole per cent, 1 to 100."""
-    return models.whole(_digits(given), "a percentage", 1, models.MAX_PERCENT)
-
-
-def parse_bound(given: str) -> int:
-    """Read dollars that may be 0 into cents."""
-    return money.parse_cents(given, lowest=0)
-
-
-def parse_text(given: str) -> str:
-    """Read a text that a person is to read."""
-    return models.text(given, "the text")
-
-
-def parse_stripe_id(given: str) -> str:
-    """Read an id that Stripe gave."""
-    return models.stripe_id(given, "it")
-
-
-def parse_format(given: str) -> Format:
-    """Read the name of a format."""
-    return models.word(Format, given, "the format")
-
-
-def parse_since(given: str) -> datetime:
-    """Read the time at which an interval begins."""
-    return _parse_time(given, day=timedelta(0))
-
-
-def parse_until(given: str) -> datetime:
-    """Read the time before which an interval ends; a bare date is the end of that day."""
-    return _parse_time(given, day=timedelta(days=1))
-
-
-def parse_database(given: str) -> str:
-    """Read a database's URL or path; a password has no place where every process can see it."""
-    if not 0 < len(given) <= MAX_DATABASE_NAME:
-        raise InvalidInputError(f"{excerpt(given)} is not the name of a database")
-    if holds_password(given):
-        raise InvalidInputError(
-            "a password on the command line is seen by others: set TBPAY_DATABASE_URL instead"
-        )
-    return given
-
-
-# As long as a path can be on Linux.
-MAX_DATABASE_NAME = 4_096
-
-
-def holds_password(url: str) -> bool:
-    """Tell whether a URL has a password: before the host, or among the options at its end."""
-    scheme, _, rest = url.partition("://")
-    # In the path of a file any sign may stand, but in a password a slash may.
-    named = rest.partition("/")[0] if scheme.startswith("sqlite") else rest
-    user, _, _ = named.rpartition("@")
-    return ":" in user or re.search("[?&](ssl)?password=", rest) is not None
-
-
-_AGO = {"m": "minutes", "h": "hours", "d": "days"}
-
-
-def _parse_time(given: str, *, day: timedelta) -> datetime:
-    try:
-        if ago := re.fullmatch(r"([0-9]{1,6})([mhd])", given):
-            return datetime.now(UTC) - timedelta(**{_AGO[ago[2]]: int(ago[1])})
-        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", given):
-            return models.read_time(given) + day
-        # RFC 3339; the seconds may be left out, and a time without a zone is UTC.
-        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]+([Zz]|[+-][0-9:]+)?", given):
-            return models.read_time(given.upper())
-    except OverflowError:
-        pass
-    raise InvalidInputError(
-        f"{excerpt(given)} is not a time: write 2026-11-23, 2026-11-23T08:13Z, or 30m, 6h, 7d ago"
-    )
-
-
-def _digits(given: str) -> object:
-    """Answer a number in plain digits, and anything else as it is, for the guard to refuse."""
-    return int(given) if re.fullmatch(r"0|[1-9][0-9]{0,18}", given) else given
 
 
 # --- the parameters that several commands declare ---

@@ -7,7 +7,6 @@ from tbpay.cli.change import change, confirm
 from tbpay.cli.exits import UsageError
 from tbpay.cli.options import (
     AccountName,
-    AccountRef,
     Amount,
     PaymentIntent,
     Since,
@@ -18,10 +17,9 @@ from tbpay.cli.options import (
     command,
     group,
     option,
-    parse_account,
-    parse_id,
     show,
 )
+from tbpay.cli.parsers import AccountRef, parse_account, parse_id
 from tbpay.errors import NotFoundError, excerpt
 from tbpay.models import Order, OrderStatus, OrderType
 

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tbpay.cli.options import argument, command, group, option, parse_segments, show
+from tbpay.cli.options import argument, command, group, option, show
 from tbpay.cli.output import note
+from tbpay.cli.parsers import parse_segments
 from tbpay.errors import Code, RefusedError
 from tbpay.money import parse_cents
 

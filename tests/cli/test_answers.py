@@ -180,7 +180,7 @@ def test_people_read_dollars_and_words() -> None:
     answer = tbpay("balance credit 1 --amount 10.50 --reason goodwill")
 
     assert "amount            10.50 USD\n" in answer.out
-    assert "balance           30.50 USD\n" in answer.out
+    assert "balance after     30.50 USD\n" in answer.out
     assert "order id          -\n" in answer.out
     assert "replayed          no\n" in answer.out
 

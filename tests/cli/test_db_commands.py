@@ -46,7 +46,7 @@ def test_people_read_where_it_was_and_what_was_done(new: Path) -> None:
 
     assert f"database  {new} (TBPAY_DATABASE_URL)\n" in answer.out
     assert "steps     0001, 0002, 0003\n" in answer.out
-    assert "accounts created, 0 rows" in answer.out
+    assert "created   accounts, discount_codes" in answer.out
     assert answer.err.splitlines()[0] == "note: 0001 the web application's accounts"
     assert answer.err.splitlines()[-1] == "note: to undo: tbpay db downgrade base"
 

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from rich.cells import cell_len
 
-from tbpay.cli import output
+from tbpay.cli import screen
 from tbpay.cli.output import Format, note, safe, show
 from tbpay.errors import Code, UnavailableError
 from tbpay.models import (
@@ -498,7 +497,7 @@ def test_no_width_cuts_an_id_an_amount_or_a_time(
     widest = replace(ORDER, id=2**63 - 1, amount_cents=99_999_999)
 
     for width in range(10, 280):
-        monkeypatch.setattr(output, "_screen_width", lambda width=width: width)
+        monkeypatch.setattr(screen, "_screen_width", lambda width=width: width)
         text = re.sub(r"\x1b\[[0-9;]*m", "", shown([ORDER, widest], columns=columns))
 
         assert {"9223372036854775807", "999999.99", SESSION, "2026-11-23 08:13:00Z"} <= set(

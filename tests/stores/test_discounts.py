@@ -2,8 +2,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from probes import dump, refused
 
 from tbpay.errors import Code, ConflictError, NotFoundError, RefusedError
