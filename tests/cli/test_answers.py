@@ -182,7 +182,6 @@ def test_people_read_dollars_and_words() -> None:
     assert "amount            10.50 USD\n" in answer.out
     assert "balance after     30.50 USD\n" in answer.out
     assert "order id          -\n" in answer.out
-    assert "replayed          no\n" in answer.out
 
 
 @pytest.mark.parametrize("verb", ["credit", "debit"])
