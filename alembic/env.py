@@ -52,10 +52,10 @@ def named(location: Location) -> Iterator[None]:
         with engines.translated(location):
             yield
     except CommandError as error:
-        raise SchemaError(f"{str(error).rstrip('.')}; in {location}") from error
+        raise SchemaError(f"{str(error).rstrip('.')}; nothing was changed in {location}") from error
     except (sa.exc.DBAPIError, sqlite3.Error) as error:
         found = getattr(error, "orig", error)
-        raise SchemaError(f"SQLite refuses: {found}; in {location}") from error
+        raise SchemaError(f"SQLite refuses: {found}; nothing was changed in {location}") from error
 
 
 def run_offline(location: Location) -> None:
@@ -121,6 +121,7 @@ def refuse_unknown(heads: tuple[str, ...], location: Location) -> None:
 def move(connection: sa.Connection, location: Location) -> None:
     before = rows_in_own_tables(connection)
     backup = files.back_up(location) if holds_rows(connection) else None
+    is_done = False
     try:
         context.run_migrations()
         after = rows_in_own_tables(connection)
@@ -129,11 +130,11 @@ def move(connection: sa.Connection, location: Location) -> None:
         if (on_commit := config.attributes.get("on_commit")) is not None:
             on_commit()
         connection.commit()
-    except BaseException:
-        # Nothing was changed, so there is nothing that the copy could bring back.
-        if backup is not None:
+        is_done = True
+    finally:
+        # Where nothing was changed there is nothing that the copy could bring back.
+        if backup is not None and not is_done:
             backup.unlink(missing_ok=True)
-        raise
     if backup is not None:
         files.forget_old_backups(location)
     created = [name for name in after if name not in before]

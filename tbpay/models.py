@@ -28,7 +28,7 @@ MAX_LIMIT = 1_000
 AMOUNT_PATTERN = r"[0-9]{1,6}(\.[0-9]{1,2})?"
 CODE_PATTERN = r"[A-Z0-9][A-Z0-9_-]{2,49}"
 EMAIL_PATTERN = r"[^\s@]+@[^\s@]+"
-STRIPE_ID_PATTERN = r"[!-~]{1,255}"
+STRIPE_ID_PATTERN = rf"[!-~]{{1,{MAX_TEXT}}}"
 E164_PATTERN = r"\+[1-9][0-9]{6,14}"
 TIME_WIDTH = len("2026-11-23T08:13:00.000000Z")
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from tbpay.models import (
+    MAX_ACTION,
     MAX_AMOUNT_CENTS,
     MAX_BALANCE_CENTS,
     MAX_ID,
@@ -62,6 +63,7 @@ def _integers(*columns: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(kept, name="integers").ddl_if(dialect="sqlite")
 
 
+# ``since`` says with which revision a table came, and below which a downgrade drops it.
 accounts = sa.Table(
     "accounts",
     METADATA,
@@ -103,6 +105,7 @@ discount_codes = sa.Table(
     _fixed_width("created_at"),
     _integers("discount_value", "max_uses", "current_uses"),
     sa.Index("ix_discount_codes_code", "code", unique=True),
+    info={"since": "0002"},
 )
 
 orders = sa.Table(
@@ -143,6 +146,7 @@ orders = sa.Table(
         unique=True,
         sqlite_where=sa.text("stripe_payment_intent_id IS NOT NULL"),
     ),
+    info={"since": "0002"},
 )
 
 account_balances = sa.Table(
@@ -157,6 +161,7 @@ account_balances = sa.Table(
     _fixed_width("updated_at"),
     _integers("account_id", "balance_cents"),
     sa.Index("ix_account_balances_account_id", "account_id", unique=True),
+    info={"since": "0002"},
 )
 
 transactions = sa.Table(
@@ -184,6 +189,7 @@ transactions = sa.Table(
         unique=True,
         sqlite_where=sa.text("transaction_type = 'credit' AND order_id IS NOT NULL"),
     ),
+    info={"since": "0002"},
 )
 
 audit_log = sa.Table(
@@ -201,8 +207,9 @@ audit_log = sa.Table(
     _fixed_width("at"),
     _short("actor"),
     _short("host"),
-    sa.CheckConstraint("length(action) BETWEEN 1 AND 50", name="action"),
+    sa.CheckConstraint(f"length(action) BETWEEN 1 AND {MAX_ACTION}", name="action"),
     _short("subject"),
     _short("reason"),
     sa.Index("ix_audit_log_subject", "subject"),
+    info={"since": "0003"},
 )

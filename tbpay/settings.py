@@ -25,6 +25,20 @@ def from_environment() -> Settings:
     )
 
 
+_flag: str | None = None
+
+
+def choose_database(given: str | None) -> None:
+    """Let what ``--database`` says go before the environment; None takes it back."""
+    global _flag
+    _flag = given
+
+
+def chosen_database() -> str | None:
+    """Answer what ``--database`` says, None where it was not given."""
+    return _flag
+
+
 def actor() -> str:
     """Answer who works here: ``TBPAY_ACTOR``, else the login name, else ``uid:N``."""
     named = from_environment().actor

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+import typer
 
-from tbpay import database, migrations
+from tbpay import database, migrations, settings
+from tbpay.cli.root import app
 from tbpay.stores import (
     account_store,
     audit_store,
@@ -40,6 +43,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     monkeypatch.setenv("COLUMNS", "200")
     yield
     database.reset()
+    settings.choose_database(None)
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +108,14 @@ def shop(stocked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def account(db: Path) -> int:  # noqa: ARG001 - the account is made in it
     """An account in ``db``, without a balance yet."""
     return account_store.create("ann@example.org").id
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Walk the tree of commands: every verb by its full name."""
+    root: Any = typer.main.get_command(app)
+    for group, stub in root.commands.items():
+        for verb in stub.list_commands(None):
+            yield f"{group} {verb}", stub.get_command(None, verb)
 
 
 def run_tbpay(

@@ -91,7 +91,10 @@ def unbalanced(path: Path) -> list[tuple[Any, ...]]:
 
 
 def together(work: Callable[[int], T], processes: int = 8) -> list[T]:
-    """Run the work in so many processes, which start it at one moment; answer what each answers."""
+    """Run the work in so many processes, which start it at one moment; answer what each answers.
+
+    Raises ChildProcessError with the exit code of one that died before it had an answer.
+    """
     start = FORK.Barrier(processes)
     started = []
     for number in range(processes):
@@ -103,9 +106,22 @@ def together(work: Callable[[int], T], processes: int = 8) -> list[T]:
     answers: list[T] = []
     for process, mine in started:
         with mine:
-            answers.append(mine.recv())
+            try:
+                answers.append(mine.recv())
+            except EOFError:
+                process.join()
+                raise ChildProcessError(process.exitcode) from None
         process.join()
     return answers
+
+
+def refusal_of(call: Callable[[], object]) -> tuple[str, str] | None:
+    """What kind and code a call is refused with, in a form that passes between processes."""
+    try:
+        call()
+    except TbpayError as refusal:
+        return type(refusal).__name__, refusal.code
+    return None
 
 
 def unprivileged(work: Callable[[], T]) -> T:

@@ -5,27 +5,16 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import typer
-from conftest import ROOT
+from conftest import ROOT, commands
 
 import tbpay
 from tbpay.cli.exits import EXIT_OF, Exit
-from tbpay.cli.root import app
 from tbpay.errors import Code
 
 README = (ROOT / "README.md").read_text()
 TOP_LEVEL = {"tbpay", "alembic", "alembic.ini", "tests", "pyproject.toml", "README.md"}
-
-
-def commands() -> Iterator[tuple[str, Any]]:
-    root: Any = typer.main.get_command(app)
-    for group_name, group in root.commands.items():
-        for verb in group.list_commands(None):
-            yield f"{group_name} {verb}", group.get_command(None, verb)
 
 
 def test_imports_point_downwards() -> None:

@@ -36,7 +36,7 @@ def rule(column: str, condition: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} {condition}", name=column)
 
 
-def at_most_255(column: str) -> sa.CheckConstraint:
+def of_1_to_255(column: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"length({column}) BETWEEN 1 AND 255", name=column)
 
 
@@ -87,7 +87,7 @@ TABLES = [
             "BETWEEN 0 AND 2147483647 AND (max_uses IS NULL OR current_uses <= max_uses)",
         ),
         rule("active", "IN (0, 1)").ddl_if(dialect="sqlite"),
-        at_most_255("stripe_coupon_id"),
+        of_1_to_255("stripe_coupon_id"),
         of_fixed_width("created_at"),
         integers("discount_value", "max_uses", "current_uses"),
         sa.Index("ix_discount_codes_code", "code", unique=True),
@@ -109,8 +109,8 @@ TABLES = [
         rule("id", "BETWEEN 1 AND 9223372036854775807"),
         rule("order_type", "IN ('initial_access', 'top_up')"),
         rule("amount_cents", "BETWEEN 0 AND 99999999"),
-        at_most_255("stripe_session_id"),
-        at_most_255("stripe_payment_intent_id"),
+        of_1_to_255("stripe_session_id"),
+        of_1_to_255("stripe_payment_intent_id"),
         rule("status", "IN ('pending', 'completed', 'failed', 'refunded')"),
         of_fixed_width("created_at"),
         of_fixed_width("completed_at"),
@@ -152,7 +152,7 @@ TABLES = [
         rule("transaction_type", "IN ('credit', 'debit', 'refund')"),
         rule("amount_cents", "BETWEEN 0 AND 99999999"),
         rule("balance_after_cents", "BETWEEN -99999999999 AND 99999999999"),
-        at_most_255("description"),
+        of_1_to_255("description"),
         of_fixed_width("created_at"),
         integers("account_id", "order_id", "amount_cents", "balance_after_cents"),
         sa.Index("ix_transactions_account_id", "account_id"),
@@ -175,7 +175,7 @@ def upgrade() -> None:
     for table in adopted:
         check_shape(table, present[table.name])
     if adopted:
-        teach_times()
+        teach()
     for table in adopted:
         check_rows(table, present)
     if "stripe_customer_id" not in present.get("accounts", ()):
@@ -243,10 +243,12 @@ def check_shape(table: sa.Table, found: list[str]) -> None:
 def check_rows(table: sa.Table, present: dict[str, list[str]]) -> None:
     """Name the first row that the new table would refuse, or whose time cannot be read."""
     for column, is_broken, why in rules(table, present):
-        for row, value in ask(
-            f"SELECT id, {column} FROM {plainly(table)} WHERE {is_broken} ORDER BY id LIMIT 1"
+        as_bytes = f"CAST({column} AS BLOB)"
+        value = f"CASE WHEN is_text({as_bytes}) THEN {column} ELSE {as_bytes} END"
+        for row, found in ask(
+            f"SELECT id, {value} FROM {plainly(table)} WHERE {is_broken} ORDER BY id LIMIT 1"
         ):
-            raise CommandError(f"table {table}, row {shown(row)}: {column} {shown(value)} {why}")
+            raise CommandError(f"table {table}, row {shown(row)}: {column} {shown(found)} {why}")
 
 
 def rules(table: sa.Table, present: dict[str, list[str]]) -> Iterator[tuple[str, str, str]]:
@@ -258,7 +260,8 @@ def rules(table: sa.Table, present: dict[str, list[str]]) -> Iterator[tuple[str,
         if isinstance(column.type, sa.Integer):
             yield name, f"typeof({name}) NOT IN ('integer', 'null')", "is not a whole number"
         if isinstance(column.type, sa.String):
-            yield name, f"typeof({name}) = 'blob' OR instr({name}, char(0))", "is not text"
+            is_text = f"is_text(CAST({name} AS BLOB))"
+            yield name, f"typeof({name}) = 'blob' OR NOT {is_text}", "is not text"
         if name in times(table):
             yield name, f"{name} IS NOT NULL AND fixed_width({name}) IS NULL", "is not a time"
         for key in column.foreign_keys:
@@ -355,10 +358,21 @@ def run(statement: str) -> None:
     op.get_bind().exec_driver_sql(statement)
 
 
-def teach_times() -> None:
-    """Give SQLite the function that reads a time; NULL is its word for one that cannot be read."""
+def teach() -> None:
+    """Give SQLite what reads a time, NULL for one that cannot be read, and what tells a text."""
     driver: Any = op.get_bind().connection.driver_connection
     driver.create_function("fixed_width", 1, fixed_width, deterministic=True)
+    driver.create_function("is_text", 1, is_text, deterministic=True)
+
+
+def is_text(stored: bytes | None) -> bool | None:
+    """Tell whether bytes are UTF-8 without NUL; NULL stays NULL. SQLite itself takes anything."""
+    if stored is None:
+        return None
+    try:
+        return "\0" not in stored.decode()
+    except UnicodeDecodeError:
+        return False
 
 
 def fixed_width(stored: object) -> str | None:

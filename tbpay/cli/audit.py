@@ -31,6 +31,6 @@ def list_(
     found = audit_store.find(actor=actor, subject=subject, since=since, **chosen().paging)
     show(
         found,
-        columns=("id", "at", "actor", "action", "subject", "reason", "detail"),
+        columns=("id", "at", "actor", "action", "subject", "reason"),
         kind=AuditEntry,
     )

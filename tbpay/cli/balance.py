@@ -40,7 +40,7 @@ def show_(
     with snapshot():
         numbers = None if not accounts else [account.find() for account in accounts]
         found = balance_store.find(account_ids=numbers, below_cents=below, **chosen().paging)
-    one = numbers is not None and len(numbers) == 1 and len(found.items) == 1
+    one = numbers is not None and len(numbers) == 1 and below is None
     show(
         found.items[0] if one else found,
         columns=("account_id", "balance_cents", "updated_at"),
@@ -63,9 +63,11 @@ def credit(account: AccountName, amount: Amount, reason: Reason) -> None:
         detail=_detail,
         undo=lambda line: _opposite("debit", line),
     )
-    for order in order_store.find(account_id=number, status="pending", limit=1).items:
+    pending = order_store.find(account_id=number, status="pending", limit=1)
+    for order in pending.items:
+        others = " and others are" if pending.next else " is"
         completes = location().command(f"order complete {order.id}")
-        note(f"order {order.id} is pending: if this was its payment, {completes} credits it too")
+        note(f"order {order.id}{others} pending: if this was a payment, {completes} credits it too")
     _show(line)
 
 

@@ -54,7 +54,9 @@ def change(
     except _RolledBackError as dry_run:
         note("dry run: nothing was changed")
         return dry_run.answer  # type: ignore[no-any-return]
-    if changed and (words := undo(answer)) is not None:
+    if not changed:
+        note("nothing was changed: it was so already")
+    elif (words := undo(answer)) is not None:
         note(f"to undo: {location().command(words)}")
     return answer
 
@@ -89,7 +91,9 @@ def confirm_by_name(what: str, name: str, typed: str | None) -> None:
     """Ask for a name to be typed, unless ``--confirm`` brought it."""
     if typed is None:
         if not can_ask():
-            raise ConfirmationError(f"{what} must be confirmed: repeat with --confirm {name}")
+            raise ConfirmationError(
+                f"{what} in {_database()} must be confirmed: repeat with --confirm {name}"
+            )
         typed = _ask(f"{what} in {_database()}. Type {name} to go on: ").strip()
     if typed != name:
         raise ConfirmationError("not confirmed: nothing was changed", code=Code.DECLINED)

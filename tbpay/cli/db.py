@@ -31,10 +31,10 @@ def upgrade(
         _print_script(revision)
         return
     before = migrations.status().revision or "base"
-    done = exits.kept(
-        lambda: migrations.upgrade(revision, on_step=note, on_commit=exits.hold_signals)
-    )
-    if done.steps:
+    done = exits.kept(lambda: migrations.upgrade(revision, on_commit=exits.hold_signals))
+    if any(table.how == "adopted" and table.table != "accounts" for table in done.tables):
+        note(f"no command undoes this: a downgrade would drop the rows; they are in {done.backup}")
+    elif done.steps:
         note(f"to undo: {location().command(f'db downgrade {before}')}")
     show(done, people=_for_people)
 
@@ -53,12 +53,15 @@ def downgrade(
     if sql:
         _print_script(revision, down=True)
         return
-    migrations.require_way_down(revision)  # before anybody is asked
-    confirm_by_name(f"downgrade to {revision}", revision, confirm)
+    dropped = [
+        _counted(table, rows)
+        for table, rows in migrations.require_way_down(revision).items()
+        if rows
+    ]
+    drops = f", which drops {', '.join(dropped)}," if dropped else ""
+    confirm_by_name(f"downgrade to {revision}{drops}", revision, confirm)
     done = exits.kept(
-        lambda: migrations.downgrade(
-            revision, confirmed=revision, on_step=note, on_commit=exits.hold_signals
-        )
+        lambda: migrations.downgrade(revision, confirmed=revision, on_commit=exits.hold_signals)
     )
     show(done, people=_for_people)
 
@@ -75,8 +78,10 @@ def status() -> None:
 def check() -> None:
     """Compare the database with the schema that tbpay expects; 8 where they differ."""
     from tbpay import migrations
+    from tbpay.database import location
 
     found = migrations.check()
+    note(f"{location()} is compared with revision {migrations.HEAD}")
     show(found, kind=migrations.Difference, none="no differences")
     if found:
         raise typer.Exit(Exit.DIFFERENCES)
@@ -84,23 +89,30 @@ def check() -> None:
 
 def _print_script(revision: str, *, down: bool = False) -> None:
     from tbpay import migrations
+    from tbpay.database import location
 
     if chosen().format is not Format.TABLE:
         raise UsageError("a script is text: --sql has no other format")
-    write(migrations.script(revision, down=down))
+    script = migrations.script(revision, down=down)
+    note(f"this is for {location()}")
+    write(script)
 
 
 def _for_people(done: "Migration") -> dict[str, Any]:
-    adopted = [f"{each.table} ({each.rows} rows)" for each in done.tables if each.how == "adopted"]
+    adopted = [_counted(each.table, each.rows) for each in done.tables if each.how == "adopted"]
     created = [each.table for each in done.tables if each.how == "created"]
     return {
         "database": f"{done.database} ({done.source})",
         "revision": done.revision or "base",
-        "steps": ", ".join(step.revision for step in done.steps) or "none",
+        "steps": "; ".join(f"{step.revision} {step.title}" for step in done.steps) or "none",
         **({"adopted": ", ".join(adopted)} if adopted else {}),
         **({"created": ", ".join(created)} if created else {}),
         "backup": done.backup,
     }
+
+
+def _counted(table: str, rows: int) -> str:
+    return f"{table} ({rows} row{'' if rows == 1 else 's'})"
 
 
 def _status_for_people(found: "Status") -> dict[str, Any]:
@@ -108,6 +120,6 @@ def _status_for_people(found: "Status") -> dict[str, Any]:
         "database": f"{found.database} ({found.source})",
         "revision": f"{found.revision} {found.title}" if found.revision else "none",
         "head": found.head,
-        "pending": ", ".join(f"{step.revision} {step.title}" for step in found.pending) or "none",
+        "pending": "; ".join(f"{step.revision} {step.title}" for step in found.pending) or "none",
         "size_bytes": found.size_bytes,
     }

@@ -80,11 +80,11 @@ _held: int | None = None  # 0: hold signals back; above: the one that came meanw
 
 def catch_signals() -> None:
     """Let SIGINT and SIGTERM end a command as exceptions, which roll its unit of work back."""
+    hold_signals()
     for each in (signal.SIGINT, signal.SIGTERM):
         # A job that its shell started in the background is not to hear a Ctrl-C.
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, _stop)
-    hold_signals()
 
 
 def hold_signals() -> None:
@@ -133,7 +133,7 @@ def handle(command: Callable[[], None], *, as_json: bool) -> int:
         refusal, code = _refusal(error)
         if _committed:
             # Whatever it is that went wrong then, doing it again would do it twice.
-            note(f"the change was made, but not all was said: {refusal.message}")
+            note(f"it is done, but not all of it could be said: {refusal.message}")
             return Exit.DONE
         if code is not Exit.PIPE_CLOSED:
             _report(refusal, code, as_json=as_json)
@@ -209,11 +209,11 @@ def _write(line: str) -> None:
 
 def _stop(number: int, _frame: FrameType | None) -> None:
     global _held
-    if _held is not None:
-        _held = number
-    elif number == signal.SIGTERM:
+    first, _held = _held is None, number
+    # One is enough: another that comes while the first is dealt with waits for ever.
+    if first and number == signal.SIGTERM:
         raise _TerminatedError
-    else:
+    if first:
         raise KeyboardInterrupt
 
 

@@ -139,7 +139,7 @@ class Command(TyperCommand):
         global _chosen
         given = pop_flags(ctx.params, self.shared())
         before = ctx.find_root().obj
-        _choose_database(given["database"] or before.get("database"))
+        settings.choose_database(given["database"] or before.get("database"))
         _chosen = Chosen(
             format=choose_format(given, before),
             dry_run=given.get("dry_run", False),
@@ -226,14 +226,7 @@ def typed(parse: Callable[[str], T]) -> Callable[[str], T]:
     return parse_or_name
 
 
-# --- which database, which format ---
-
-
-def _choose_database(given: str | None) -> None:
-    if given is not None:
-        from tbpay import database
-
-        database.configure(given, source="--database")
+# --- which format ---
 
 
 def choose_format(given: dict[str, Any], before: dict[str, Any]) -> Format:
@@ -244,7 +237,7 @@ def choose_format(given: dict[str, Any], before: dict[str, Any]) -> Format:
                 raise UsageError(f"--json and --format {flags['format']} exclude each other")
             return Format.JSON
         if flags.get("format"):
-            return Format(flags["format"])
+            return flags["format"]  # type: ignore[no-any-return]
     named = settings.from_environment().format
     if named is None:
         return Format.TABLE
@@ -259,14 +252,17 @@ def wants_json(arguments: Sequence[str]) -> bool:
     words = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     named = settings.from_environment().format
     for word, following in pairwise([*words, ""]):
+        given = ""
         if word == "--json":
-            return True
-        if word in ("-o", "--format"):
-            named = following
+            given = Format.JSON
+        elif word in ("-o", "--format"):
+            given = following
         elif word.startswith("--format="):
-            named = word.removeprefix("--format=")
+            given = word.removeprefix("--format=")
         elif word.startswith("-o"):
-            named = word.removeprefix("-o")
+            given = word.removeprefix("-o")
+        if given in list(Format):
+            named = given
     return named == Format.JSON
 
 

@@ -196,13 +196,21 @@ def fail(
         )
         return
     confirm(f"fail {len(numbers)} orders")
+    before: list[Order | None] = []
+
+    def look() -> list[Order | None]:
+        before[:] = [order_store.get_by_id(number) for number in numbers]
+        return list(before)
+
     show(
         change(
             "order fail",
             f"{len(numbers)} orders",
             lambda: [order_store.fail(number) for number in numbers],
-            before=lambda: [order_store.get_by_id(number) for number in numbers],
-            detail=lambda failed: {"order_ids": [order.id for order in failed]},
+            before=look,
+            detail=lambda failed: {
+                "order_ids": [new.id for old, new in zip(before, failed, strict=True) if new != old]
+            },
         ),
         columns=COLUMNS,
     )
@@ -226,4 +234,9 @@ def _find(order_id: int | None, session_id: str | None) -> Order:
 
 
 def _detail(order: Order) -> dict[str, Any]:
-    return {"account_id": order.account_id, "credit_cents": order.credit_cents}
+    return {
+        "account_id": order.account_id,
+        "credit_cents": order.credit_cents,
+        "status": order.status,
+        "stripe_payment_intent_id": order.stripe_payment_intent_id,
+    }

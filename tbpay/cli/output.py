@@ -119,9 +119,7 @@ def json_text(answer: object, *, indent: int | None = None) -> str:
     import json
 
     separators = (",", ":" if indent is None else ": ")
-    text = json.dumps(_plain(answer), indent=indent, separators=separators)
-    # The one control character that JSON lets stand in a string as it is.
-    return text.replace("\x7f", r"\u007f")
+    return json.dumps(_plain(answer), indent=indent, separators=separators)
 
 
 # Whether a call was a replay is said of that call, not of a line among others.

@@ -124,7 +124,8 @@ def _parse_time(given: str, *, day: timedelta) -> datetime:
         if ago := re.fullmatch(r"([0-9]{1,6})([mhd])", given):
             return datetime.now(UTC) - timedelta(**{_AGO[ago[2]]: int(ago[1])})
         if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", given):
-            return models.read_time(given) + day
+            # Nothing is later than the last day's end.
+            return min(models.read_time(given), datetime.max.replace(tzinfo=UTC) - day) + day
         # RFC 3339; the seconds may be left out, and a time without a zone is UTC.
         if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]+([Zz]|[+-][0-9:]+)?", given):
             return models.read_time(given.upper())

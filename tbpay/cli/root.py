@@ -13,7 +13,7 @@ os.environ["TYPER_USE_RICH"] = "0"
 import typer
 from typer.core import TyperGroup
 
-from tbpay import __version__
+from tbpay import __version__, settings
 from tbpay.cli import exits, options
 
 GROUPS = (
@@ -71,8 +71,9 @@ class _Root(options.Group):
         """Run a command line to its exit code: every exception ends in the one handler."""
         arguments = list(sys.argv[1:] if args is None else args)
         code = exits.handle(lambda: self._run(arguments), as_json=options.wants_json(arguments))
+        settings.choose_database(None)
         if "tbpay.database" in sys.modules:
-            sys.modules["tbpay.database"].reset()
+            sys.modules["tbpay.database"].close()
         sys.exit(code)
 
     def _run(self, arguments: list[str]) -> None:

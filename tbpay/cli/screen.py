@@ -49,7 +49,7 @@ def _for_people(name: str, value: object) -> tuple[str, str, str]:
 
 # Text that may go on in the next line. Ids, amounts, times and codes stay in one piece: whoever
 # copies one from the screen gets all of it.
-_FOLDING = frozenset({"description", "reason", "detail", "email", "actor", "host"})
+_FOLDING = frozenset({"description", "reason", "detail", "email", "actor"})
 _FOLDED_WIDTH = 12
 _GAP = 2
 

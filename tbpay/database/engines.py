@@ -21,6 +21,7 @@ from tbpay.errors import Code, SchemaError, TbpayError, UnavailableError
 from tbpay.schema import METADATA, REVISIONS, VERSION_TABLE
 
 BUSY_SECONDS = 30
+_TURN_SECONDS = 0.25
 
 # How the next unit begins: plain BEGIN for a snapshot, BEGIN IMMEDIATE to change. A context
 # variable and not an execution option, which costs as much as a statement.
@@ -31,24 +32,27 @@ _engines: dict[Location, sa.Engine] = {}
 
 def engine(location: Location) -> sa.Engine:
     """Answer this process's engine for a database, made at the first call."""
-    if location not in _engines:
-        _engines[location] = new_engine(location)
-    return _engines[location]
+    made = _engines.get(location)
+    # Of two threads that come at once one engine is kept; the other has not connected yet.
+    return made if made is not None else _engines.setdefault(location, new_engine(location))
 
 
 def new_engine(location: Location, *, foreign_keys: bool = True, **options: Any) -> sa.Engine:
     """Make an engine whose units are real: the driver begins nothing by itself."""
     made = sa.create_engine(
-        location.url, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True, **options
+        location.url, connect_args={"timeout": _TURN_SECONDS}, hide_parameters=True, **options
     )
 
     @sa.event.listens_for(made, "connect")
     def _prepare(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None
         try:
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
-        except sqlite3.Error:
+            _once_free(
+                connection,
+                "PRAGMA synchronous=FULL",
+                f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}",
+            )
+        except BaseException:
             # The pool drops a connection that it could not prepare without closing it.
             connection.close()
             raise
@@ -56,7 +60,11 @@ def new_engine(location: Location, *, foreign_keys: bool = True, **options: Any)
     @sa.event.listens_for(made, "begin")
     def _begin(connection: sa.Connection) -> None:
         driver: Any = connection.connection.driver_connection
-        _begin_once_free(driver, "BEGIN" if _reading.get() else "BEGIN IMMEDIATE")
+        if _reading.get():
+            # A plain BEGIN locks nothing: what may have to wait is the first look.
+            _once_free(driver, "BEGIN", "SELECT 1 FROM sqlite_master")
+        else:
+            _once_free(driver, "BEGIN IMMEDIATE")
 
     @sa.event.listens_for(made, "reset")
     def _roll_back(connection: sqlite3.Connection, _record: object, _state: object) -> None:
@@ -66,21 +74,26 @@ def new_engine(location: Location, *, foreign_keys: bool = True, **options: Any)
     return made
 
 
-def _begin_once_free(driver: Any, begin: str) -> None:
-    """Begin, and wait for another writer in short turns: between two of them a signal is heard."""
+def _once_free(driver: sqlite3.Connection, *statements: str) -> None:
+    """Wait for another writer in short turns: between two of them a signal is heard.
+
+    Afterwards a statement waits in one piece: it is only a COMMIT that still may have to.
+    """
     deadline = time.monotonic() + BUSY_SECONDS
-    driver.execute("PRAGMA busy_timeout=250")
+    driver.execute(f"PRAGMA busy_timeout={int(_TURN_SECONDS * 1000)}")
     try:
         while True:
             try:
-                driver.execute(begin)
+                for statement in statements:
+                    driver.execute(statement).fetchone()
                 return
             except sqlite3.OperationalError as error:
+                driver.rollback()
                 is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
                 if not is_busy or time.monotonic() > deadline:
                     raise
     finally:
-        driver.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000:.0f}")
+        driver.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
 
 
 def insert_if_absent(table: sa.Table) -> sqlite.Insert:
@@ -122,14 +135,16 @@ def close() -> None:
     _engines.clear()
 
 
-def _forget() -> None:
-    for made in _engines.values():
-        # The connections belong to the parent, which goes on using them.
-        made.dispose(close=False)
+# What a forked process got from its parent: kept, since even to forget a connection closes it.
+_inherited: list[sa.Engine] = []
+
+
+def _leave_to_parent() -> None:
+    _inherited.extend(_engines.values())
     _engines.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 @contextmanager

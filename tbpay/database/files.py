@@ -68,7 +68,8 @@ def back_up(location: Location) -> Path:
         what = f"no backup can be made beside {location}"
         raise _impossible(what, unfinished, error) from error
     finally:
-        _forget(unfinished)
+        with suppress(OSError):
+            _forget(unfinished)
     return backup
 
 
@@ -133,7 +134,9 @@ def _impossible(what: str, path: Path, error: OSError) -> UnavailableError:
     if error.errno == errno.ENOENT:
         why = f"there is no directory {path.parent}"
         return UnavailableError(f"{what}: {why}", code=Code.UNREACHABLE)
-    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return UnavailableError(
-        f"{what}: {error.strerror}", code=Code.DISK_FULL if is_full else Code.UNREACHABLE
-    )
+    code = Code.UNREACHABLE
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        code = Code.DISK_FULL
+    elif error.errno == errno.EROFS:
+        code = Code.READ_ONLY
+    return UnavailableError(f"{what}: {error.strerror}", code=code)

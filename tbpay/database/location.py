@@ -44,13 +44,15 @@ class Location:
         return f"tbpay {words}{flag}"
 
 
-def locate(given: str | None = None, source: str = "--database") -> Location:
-    """Find the database: what was given, else ``TBPAY_DATABASE_URL``, else the default file.
+def locate(given: str | None = None, source: str = "configure()") -> Location:
+    """Find the database: what was given, else ``--database``, ``TBPAY_DATABASE_URL``, the default.
 
     ``given`` is a path or a URL. Raises InvalidInputError for what is neither.
     """
     if given is not None:
         return Location(_file(given), source)
+    if (flag := settings.chosen_database()) is not None:
+        return Location(_file(flag), "--database")
     if (from_environment := settings.from_environment().database_url) is not None:
         return Location(_file(from_environment), "TBPAY_DATABASE_URL")
     return Location(default_path(), DEFAULT_SOURCE)

@@ -33,16 +33,15 @@ _configured: Location | None = None
 os.register_at_fork(after_in_child=lambda: _current.set(None))
 
 
-def configure(database_url: str, *, source: str = "configure()") -> None:
+def configure(database_url: str) -> None:
     """Choose the database for this process, instead of what the environment says.
 
-    ``database_url`` is a path or a URL; ``source`` is how messages say where it came from. Raises
-    InvalidInputError for what names no database.
+    ``database_url`` is a path or a URL. Raises InvalidInputError for what names no database.
     """
     global _configured
     if type(database_url) is not str:
         raise InvalidInputError("database_url must be text")
-    _configured = locate(database_url, source)
+    _configured = locate(database_url)
 
 
 def reset() -> None:
@@ -75,9 +74,13 @@ def unit_of_work(connection: sa.Connection | None = None) -> Iterator[sa.Connect
     part alone. With the application's own ``connection`` it joins the transaction there: tbpay
     then neither commits nor rolls back.
 
-    A unit belongs to one thread of one process: a process that is forked inside it may read, but
-    has to leave by ``os._exit`` or ``exec``, and cannot write.
+    A unit belongs to one thread, and one task, of one process: a process that is forked inside it
+    may read, but has to leave by ``os._exit`` or ``exec``, and cannot write.
     """
+    if not isinstance(connection, sa.Connection | None):
+        raise TypeError(
+            "unit_of_work takes a Connection; of a Session that is session.connection()"
+        )
     outer = _outer()
     if outer is not None and outer.reading:
         raise RuntimeError("a snapshot only reads: open the unit of work outside it")
@@ -181,6 +184,8 @@ def _begin_for_real(connection: sa.Connection) -> None:
         connection.begin()
     if not engines.is_begun(connection):
         driver = connection.connection.dbapi_connection
-        if getattr(driver, "isolation_level", None) is None:
+        # Of Python 3.12's two ways, autocommit=True makes the driver's own commit() do nothing.
+        by_itself = getattr(driver, "isolation_level", None) is None
+        if by_itself or getattr(driver, "autocommit", None) is True:
             raise RuntimeError("the application's connection commits every statement by itself")
         connection.exec_driver_sql("BEGIN IMMEDIATE")

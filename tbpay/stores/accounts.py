@@ -58,12 +58,20 @@ class AccountStore:
             return _first(_accounts.c.id == id)
 
     def get_by_email(self, email: str) -> Account | None:
-        """Answer the account with exactly this email address, or None; the oldest of several."""
+        """Answer the account with exactly this email address, or None.
+
+        Raises ConflictError where several have it: which one is meant, its id says.
+        """
         text(email, "email")
         with snapshot():
             if "email" not in _columns():
                 return None
-            return _first(sa.column("email") == email)
+            named = _selected().where(sa.column("email") == email).order_by(_accounts.c.id)
+            found = database.connection().execute(named.limit(2)).all()
+            if len(found) > 1:
+                ids = " and ".join(str(row.id) for row in found)
+                raise ConflictError(f"accounts {ids} have the email {excerpt(email)}: give the id")
+            return _account(found[0]) if found else None
 
     def set_stripe_customer(self, account_id: int, customer_id: str) -> Account:
         """Note which customer of Stripe's an account is.
@@ -84,8 +92,8 @@ class AccountStore:
     ) -> Page[Account]:
         """List accounts by id.
 
-        ``search`` is a part of the email address or the Stripe customer, upper and lower case
-        alike. ``below_cents`` keeps accounts whose balance is lower, 0 … 99,999,999.
+        ``search`` is a part of the email address or the Stripe customer, a–z and A–Z alike.
+        ``below_cents`` keeps accounts whose balance is lower, 0 … 99,999,999.
         """
         if search is not None:
             text(search, "search")
@@ -183,16 +191,18 @@ def _columns() -> set[str]:
 def _selected() -> sa.Select[Any]:
     """Select what an account is made of, from the columns that there are."""
     columns = _columns()
-    # Without a type of the library's in between: created_at may be in any form.
+    # As bytes: what the application keeps there may be in any form, and need not be text.
     optional: list[sa.ColumnElement[Any]] = [
-        sa.column(name) for name in ("email", "created_at") if name in columns
+        sa.cast(sa.column(name), sa.LargeBinary).label(name)
+        for name in ("email", "created_at")
+        if name in columns
     ]
     # Where id is unique and not primary, the application may have rows without one.
     return sa.select(_accounts, *optional).where(_accounts.c.id.is_not(None))
 
 
 def _first(condition: sa.ColumnElement[bool]) -> Account | None:
-    found = _selected().where(condition).order_by(_accounts.c.id).limit(1)
+    found = _selected().where(condition).limit(1)
     row = database.connection().execute(found).first()
     return None if row is None else _account(row)
 
@@ -212,15 +222,17 @@ def _account(row: Any) -> Account:
     email = getattr(row, "email", None)
     return Account(
         id=row.id,
-        email=None if email is None else str(email),
+        email=None if email is None else email.decode(errors="replace"),
         created_at=_time(getattr(row, "created_at", None)),
         stripe_customer_id=row.stripe_customer_id,
     )
 
 
-def _time(stored: object) -> datetime | None:
+def _time(stored: bytes | None) -> datetime | None:
     """Read the application's time where it is one; what it means by a number is its own affair."""
+    if stored is None or stored.isdigit():
+        return None
     try:
-        return read_time(stored) if isinstance(stored, str) else None
-    except InvalidInputError:
+        return read_time(stored.decode())
+    except (InvalidInputError, UnicodeDecodeError):
         return None

@@ -16,6 +16,7 @@ from tbpay.models import (
     MAX_AMOUNT_CENTS,
     MAX_BALANCE_CENTS,
     AccountBalance,
+    OrderStatus,
     Page,
     Transaction,
     TransactionType,
@@ -51,8 +52,11 @@ _MOVE = (
 _LINE = sa.insert(_transactions).returning(_transactions.c.id)
 _BALANCE = sa.select(_balances).where(_balances.c.account_id == sa.bindparam("owner"))
 _ORDER = (
-    sa.select(_orders.c.account_id).where(_orders.c.id == sa.bindparam("order")).with_for_update()
+    sa.select(_orders.c.account_id, _orders.c.status)
+    .where(_orders.c.id == sa.bindparam("order"))
+    .with_for_update()
 )
+# Written out: SQLite uses a partial index only where the condition is a literal.
 _CREDIT = sa.select(_transactions).where(
     _transactions.c.order_id == sa.bindparam("order"),
     _transactions.c.transaction_type == sa.text("'credit'"),
@@ -79,8 +83,9 @@ class BalanceStore:
         """Add 1 … 99,999,999 cents to a balance and answer the line.
 
         An order is credited once: for one that has its credit the answer is that line, marked
-        ``replayed``; with another amount it is a ConflictError. Raises NotFoundError for an unknown
-        account or order, RefusedError beyond the highest balance.
+        ``replayed``; with another amount, or for an order that failed, it is a ConflictError.
+        Raises NotFoundError for an unknown account or order, RefusedError beyond the highest
+        balance.
         """
         return self.record_transaction(
             account_id, TransactionType.CREDIT, amount_cents, description, order_id=order_id
@@ -121,7 +126,8 @@ class BalanceStore:
     ) -> Transaction:
         """Move a balance and write its line: the one place where either happens.
 
-        A credit adds, a debit and a refund take away; see ``add_credits`` and ``deduct``.
+        A credit adds, a debit and a refund take away; see ``add_credits``, and for both of the
+        others ``deduct``.
         """
         kind = word(TransactionType, transaction_type, "transaction_type")
         identifier(account_id, "account_id")
@@ -194,9 +200,11 @@ def _record(
 ) -> Transaction:
     adds = kind is TransactionType.CREDIT
     if order_id is not None:
-        _require_own_order(order_id, account_id)
-        if adds and (credit := _credit_of(order_id)) is not None:
+        order = _own_order(order_id, account_id)
+        if adds and (credit := credit_of(order_id)) is not None:
             return _repeated(credit, amount_cents)
+        if adds:
+            _refuse_dead_order(order_id, order.status)
     connection = database.connection()
     now = datetime.now(UTC)
     step_cents = amount_cents if adds else -amount_cents
@@ -228,16 +236,25 @@ def _record(
     )
 
 
-def _require_own_order(order_id: int, account_id: int) -> None:
+def _own_order(order_id: int, account_id: int) -> Any:
     """Lock the order, which comes before the balance, and refuse another account's."""
-    owner = database.connection().execute(_ORDER, {"order": order_id}).scalar()
-    if owner is None:
+    order = database.connection().execute(_ORDER, {"order": order_id}).first()
+    if order is None:
         raise NotFoundError(f"no order {order_id}")
-    if owner != account_id:
-        raise ConflictError(f"order {order_id} is of account {owner}, not of account {account_id}")
+    if order.account_id != account_id:
+        raise ConflictError(
+            f"order {order_id} is of account {order.account_id}, not of account {account_id}"
+        )
+    return order
 
 
-def _credit_of(order_id: int) -> Transaction | None:
+def _refuse_dead_order(order_id: int, status: str) -> None:
+    if status not in (OrderStatus.PENDING, OrderStatus.COMPLETED):
+        raise ConflictError(f"order {order_id} is {status}: there is nothing to credit for it")
+
+
+def credit_of(order_id: int) -> Transaction | None:
+    """Answer the line by which an order was credited, or None."""
     row = database.connection().execute(_CREDIT, {"order": order_id}).first()
     return None if row is None else _transaction(row)
 

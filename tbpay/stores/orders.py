@@ -22,7 +22,7 @@ from tbpay.models import (
     word,
 )
 from tbpay.stores import accounts, discounts
-from tbpay.stores.balances import balance_store
+from tbpay.stores.balances import balance_store, credit_of
 from tbpay.stores.paging import page, place
 
 _orders = schema.orders
@@ -111,7 +111,7 @@ class OrderStore:
     def fail(self, order_id: int) -> Order:
         """Fail a pending order and give its code's use back.
 
-        Raises NotFoundError, and ConflictError for an order that completed.
+        Raises NotFoundError, and ConflictError for an order that completed or has its credit.
         """
         return self.update_status(order_id, OrderStatus.FAILED)
 
@@ -184,7 +184,7 @@ def _create(values: dict[str, Any], code: str | None) -> Order:
         code_id = discount.id
     now = time_text(datetime.now(UTC))
     free = amount_cents == 0
-    values |= {
+    row = values | {
         "amount_cents": amount_cents,
         "discount_code_id": code_id,
         "status": OrderStatus.COMPLETED if free else OrderStatus.PENDING,
@@ -192,7 +192,7 @@ def _create(values: dict[str, Any], code: str | None) -> Order:
         "completed_at": now if free else None,
     }
     new = sa.insert(_orders).returning(_orders)
-    order = _order(database.connection().execute(new, values).one())
+    order = _order(database.connection().execute(new, row).one())
     if free:
         _credit(order)
     return order
@@ -209,6 +209,11 @@ def _move(order_id: int, target: OrderStatus, intent_id: str | None) -> Order:
                 if order.discount_code_id is not None:
                     discounts.take_use_again(order.discount_code_id)
             case OrderStatus.PENDING, OrderStatus.FAILED:
+                if credit_of(order_id) is not None:
+                    raise ConflictError(
+                        f"order {order_id} has its credit: it can only be completed",
+                        hint=database.location().command(f"order complete {order_id}"),
+                    )
                 if order.discount_code_id is not None:
                     discounts.give_use_back(order.discount_code_id)
             case _:

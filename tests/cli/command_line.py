@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 import pexpect
-import typer
 from conftest import ROOT
 from typer.testing import CliRunner
 
@@ -53,14 +52,6 @@ def tbpay(words: str, *more: str, typed: str = "") -> Answer:
     if not isinstance(done.exception, SystemExit | None):
         raise done.exception
     return Answer(done.exit_code, done.stdout, done.stderr)
-
-
-def commands() -> Iterator[tuple[str, Any]]:
-    """Walk the tree of commands: every verb by its full name."""
-    root: Any = typer.main.get_command(app)
-    for group, stub in root.commands.items():
-        for verb in stub.list_commands(None):
-            yield f"{group} {verb}", stub.get_command(None, verb)
 
 
 def start(words: str, *, stdout: IO[bytes] | int = subprocess.PIPE) -> subprocess.Popen[bytes]:

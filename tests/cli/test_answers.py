@@ -232,6 +232,9 @@ def test_one_balance_is_a_thing_and_several_are_a_list() -> None:
     assert [it["account_id"] for it in tbpay("balance show 2 1 --json").items] == [1, 2]
     assert [it["account_id"] for it in tbpay("balance show --json").items] == [1, 2]
     assert [it["account_id"] for it in tbpay("balance show --below 0.01 --json").items] == [2]
+    # Whether there is one depends on the data, and the shape does not.
+    assert tbpay("balance show 1 --below 5 --json").json == {"items": [], "next": None}
+    assert [it["account_id"] for it in tbpay("balance show 1 --below 50 --json").items] == [1]
     assert tbpay("balance show 2 --json").json == {
         "id": None,
         "account_id": 2,
@@ -369,8 +372,9 @@ def test_failing_several_orders_fails_all_or_none(shop: Path) -> None:
         (2, "failed"),
         (3, "failed"),
     ]
+    # Order 3 had failed before.
     [entry] = tbpay("audit list --limit 1 --json").items
-    assert (entry["subject"], entry["detail"]) == ("3 orders", '{"order_ids": [4, 2, 3]}')
+    assert entry["detail"] == '{"order_ids": [4, 2]}'
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,17 @@ def test_an_error_is_json_however_json_is_asked_for(flags: str) -> None:
 
 
 @pytest.mark.usefixtures("shop")
+def test_of_two_formats_the_last_one_is_the_error_s_too() -> None:
+    for flags in ("-o table", "-otable", "--format=csv", "--format tsv"):
+        plain = tbpay(f"--json balance show 99 {flags}")
+        as_json = tbpay(f"{flags} balance show 99 --json")
+
+        assert (plain.code, plain.out, plain.err) == (3, "", "error: no account 99\n")
+        assert (as_json.code, as_json.out) == (3, "")
+        assert as_json.error["message"] == "no account 99"
+
+
+@pytest.mark.usefixtures("shop")
 def test_a_format_that_is_none_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     for form in ("JSON", "yaml", "", "json "):
         assert tbpay("account list -o", form).code == 2
@@ -295,7 +306,6 @@ def test_a_group_without_a_verb_prints_its_help_as_usage(group: str) -> None:
             "--percent and --amount exclude each other",
         ),
         ("db upgrade --sql --json", "a script is text: --sql has no other format"),
-        ("db downgrade base --sql -o csv", "a script is text: --sql has no other format"),
     ],
 )
 @pytest.mark.usefixtures("shop")

@@ -20,7 +20,8 @@ DOWNGRADE = "db downgrade 0002"
 ASKING = {
     FAIL: "fail 2 orders needs a yes: repeat with --yes",
     NEGATIVE: "take account 1 to -0.01 USD needs a yes: repeat with --yes",
-    DOWNGRADE: "downgrade to 0002 must be confirmed: repeat with --confirm 0002",
+    DOWNGRADE: "downgrade to 0002, which drops audit_log (2 rows), in {} (TBPAY_DATABASE_URL)"
+    " must be confirmed: repeat with --confirm 0002",
 }
 
 
@@ -43,7 +44,7 @@ def test_without_a_terminal_a_question_names_the_flag_that_answers_it(
     plain, as_json = tbpay(words, typed=typed), tbpay(f"{words} --json", typed=typed)
 
     assert (plain.code, plain.out) == (9, "")
-    assert plain.err == f"error: {ASKING[words]}\n"
+    assert plain.err == f"error: {ASKING[words].format(shop)}\n"
     assert (as_json.code, as_json.error["code"]) == (9, Code.CONFIRMATION_NEEDED)
     assert dump(shop) == before
 
@@ -69,7 +70,7 @@ def test_no_question_ever_waits_for_a_pipe(stdin: str, shop: Path) -> None:
     os.close(writing)
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
-        line for message in ASKING.values() for line in (f"error: {message}", "= 9")
+        line for message in ASKING.values() for line in (f"error: {message.format(shop)}", "= 9")
     ]
     assert dump(shop) == before
 
@@ -210,7 +211,9 @@ def test_leaving_a_question_at_a_terminal_changes_nothing(
 def test_a_downgrade_wants_its_name_typed(typed: str, code: int, shop: Path) -> None:
     with Terminal(DOWNGRADE) as terminal:
         terminal.answer(
-            f"downgrade to 0002 in {shop} (TBPAY_DATABASE_URL). Type 0002 to go on: ", typed
+            "downgrade to 0002, which drops audit_log (2 rows),"
+            f" in {shop} (TBPAY_DATABASE_URL). Type 0002 to go on: ",
+            typed,
         )
         assert terminal.end() == code
 

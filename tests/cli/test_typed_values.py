@@ -1,6 +1,5 @@
 """What operators type: each value has one parser, which takes what is meant and nothing like it."""
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -343,7 +342,15 @@ def test_what_is_only_like_a_time_is_bad_input() -> None:
 
             assert_bad_input(answer)
             assert "is not a time" in answer.err, typed
-    assert_bad_input(tbpay("order list --until 9999-12-31"))
+
+
+@pytest.mark.usefixtures("at_eight")
+def test_the_last_day_that_there_is_ends_an_interval_too() -> None:
+    for until in ("9999-12-31", "9999-12-30", "9999-12-31T23:59:59.999999Z"):
+        answer = tbpay(f"order list --json --since 2026-11-01 --until {until}")
+
+        assert answer.code == 0
+        assert [order["id"] for order in answer.items] == [1]
 
 
 @pytest.mark.usefixtures("at_eight")
@@ -375,9 +382,7 @@ def test_a_hostile_value_of_a_flag_is_bad_input(name: str, hostile: str) -> None
         if flag == "--database" and hostile not in (LONG, "a\0b"):
             # A file may be called that; this one is not there.
             continue
-        started = time.perf_counter()
         answer = tbpay(f"{name} {WORKS[name]} {flag}", hostile)
-        took_seconds = time.perf_counter() - started
 
         if flag == "--confirm":
             assert (answer.code, answer.err) == (9, "error: not confirmed: nothing was changed\n")
@@ -385,7 +390,6 @@ def test_a_hostile_value_of_a_flag_is_bad_input(name: str, hostile: str) -> None
             assert answer.code in (0, 2)
         else:
             assert_bad_input(answer)
-        assert took_seconds < 1
 
 
 def flags_with_a_value(name: str) -> list[str]:
@@ -403,15 +407,12 @@ def test_a_hostile_argument_is_bad_input(name: str, hostile: str) -> None:
     takes_one = any(each.param_type_name == "argument" for each in COMMANDS[name].params)
     words = WORKS[name].split(" ", 1)[-1] if takes_one and " " in WORKS[name] else ""
 
-    started = time.perf_counter()
     for answer in (tbpay(f"{name} {words}", hostile), tbpay(f"{name} {words} --", hostile)):
         assert_bad_input(answer)
-    assert time.perf_counter() - started < 2
 
 
 @pytest.mark.parametrize("hostile", [ESCAPE, BIDI, NOT_UTF8, SURROGATE, LONG, "a\0b"], ids=label)
 def test_a_hostile_name_of_a_command_or_flag_is_bad_input(hostile: str) -> None:
-    started = time.perf_counter()
     for answer in (
         tbpay("", hostile),
         tbpay("order", hostile),
@@ -423,12 +424,11 @@ def test_a_hostile_name_of_a_command_or_flag_is_bad_input(hostile: str) -> None:
         tbpay("", "--database", f"://{hostile}:@"),
     ):
         assert_bad_input(answer)
-    assert time.perf_counter() - started < 4
 
 
-def test_a_url_of_a_million_colons_is_read_at_once() -> None:
-    started = time.perf_counter()
+# By a pattern that goes back over it, such a text is read for hours.
+@pytest.mark.timeout(60)
+def test_a_url_of_a_million_colons_is_read_to_its_end() -> None:
     for url in ("x://" + ":" * 2**20, "x://" + "a@" * 2**19, "x://?" + "password" * 2**17):
         assert_bad_input(tbpay("order list --database", url))
         assert_bad_input(tbpay("order list", url))
-    assert time.perf_counter() - started < 2

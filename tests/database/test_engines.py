@@ -1,8 +1,10 @@
 """Which database a connection is to, how it is set, and what is said when it is not to be had."""
 
 import resource
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from probes import (
     dump,
     kept_cents,
     limited,
+    refusal_of,
     refused,
     rows,
     run,
@@ -23,7 +26,7 @@ from probes import (
 
 from tbpay import database, migrations
 from tbpay.database import atomically, engines, snapshot, unit_of_work
-from tbpay.errors import Code, SchemaError, TbpayError, UnavailableError
+from tbpay.errors import Code, SchemaError, UnavailableError
 from tbpay.stores import account_store, balance_store, order_store
 
 
@@ -81,6 +84,31 @@ def test_a_process_works_on_the_database_that_it_is_given(
     assert balance_store.get_balance(rich) == 1_000
     database.reset()
     assert balance_store.get_balance(rich) == 1_000
+
+
+@pytest.fixture
+def jumpy() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("db", "jumpy")
+def test_threads_that_race_for_the_first_engine_get_the_same() -> None:
+    location = database.location()
+    start = threading.Barrier(8)
+
+    def ask(_: int) -> sa.Engine:
+        start.wait()
+        return engines.engine(location)
+
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(10):
+            database.close()
+            [made] = set(threads.map(ask, range(8)))
+            assert made is engines.engine(location)
 
 
 @pytest.mark.usefixtures("db")
@@ -264,15 +292,6 @@ def test_a_writer_waits_for_another(db: Path, rich: int) -> None:
     assert kept_cents(db, rich) == 999
 
 
-def refusal_of(call: Callable[[], object]) -> tuple[str, str] | None:
-    """What kind and code a call is refused with, in a form that passes between processes."""
-    try:
-        call()
-    except TbpayError as refusal:
-        return type(refusal).__name__, refusal.code
-    return None
-
-
 CALLS: list[Callable[[], object]] = [
     lambda: balance_store.get_balance(1),
     lambda: balance_store.deduct(1, 1, "one"),
@@ -282,12 +301,12 @@ CALLS: list[Callable[[], object]] = [
 
 
 def refuses_all(path: Path, code: Code, message: str) -> None:
-    database.configure(str(path), source="a test")
+    database.configure(str(path))
     for call in CALLS:
         with pytest.raises(UnavailableError) as refusal:
             call()
         assert refusal.value.code is code
-        assert refusal.value.message == message.format(f"{path} (a test)")
+        assert refusal.value.message == message.format(f"{path} (configure())")
 
 
 def test_a_directory_is_no_database(tmp_path: Path) -> None:

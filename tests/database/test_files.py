@@ -1,21 +1,17 @@
 """The database file: made private, never by accident; copied before a migration touches it."""
 
-import ctypes
 import os
 import resource
 import shutil
 import signal
 import sqlite3
 import stat
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from probes import FORK, dump, rows
+from probes import another, dump, limited, refusal_of, rows, unprivileged
 from webapp import FEW_ACCOUNTS, make, make_with_four
 
 from tbpay import database, migrations
@@ -158,24 +154,24 @@ def test_a_file_that_may_only_be_read_is_refused(path: Path, wal: bool) -> None:
     path.chmod(0o444)
     before = path.read_bytes()
 
-    refused = _as_ordinary_user(path, "migrations.upgrade()")
+    refusal = unprivileged(lambda: refusal_of(migrations.upgrade))
 
-    assert "UnavailableError: read_only" in refused.stderr
+    assert refusal == ("UnavailableError", Code.READ_ONLY)
     assert path.read_bytes() == before
 
 
 def test_a_directory_that_is_closed_is_refused(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     (closed / "inner").mkdir(parents=True)
-    path = make_with_four(closed / "inner" / "tbpay.db")
+    database.configure(str(make_with_four(closed / "inner" / "tbpay.db")))
     closed.chmod(0o000)
 
-    refused = _as_ordinary_user(path, "migrations.upgrade()")
-    status = _as_ordinary_user(path, "print(migrations.status().size_bytes)")
+    refusal = unprivileged(lambda: refusal_of(migrations.upgrade))
+    size_bytes = unprivileged(lambda: migrations.status().size_bytes)
     closed.chmod(0o700)
 
-    assert "UnavailableError: unreachable" in refused.stderr
-    assert status.stdout == "None\n"
+    assert refusal == ("UnavailableError", Code.UNREACHABLE)
+    assert size_bytes is None
 
 
 # the copy before a migration
@@ -277,13 +273,30 @@ def test_without_room_for_a_copy_nothing_is_begun(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_the_log_needs_room_too(path: Path) -> None:
+    make(path, *FEW_ACCOUNTS, wal=True)
+    log = path.with_name("tbpay.db-wal")
+    with another(path) as web_application:
+        web_application.execute("INSERT INTO accounts (id) VALUES (3)")
+        # A log keeps its size when what stood in it has gone into the file.
+        os.truncate(log, shutil.disk_usage(path.parent).free + 2**30)
+        before = dump(path)
+
+        with pytest.raises(UnavailableError, match="no room for a backup beside") as refused:
+            migrations.upgrade()
+
+        assert refused.value.code is Code.DISK_FULL
+        assert dump(path) == before
+        assert not list(path.parent.glob("*.backup-*"))
+
+
 def test_a_copy_that_fails_half_way_leaves_nothing(path: Path) -> None:
     make_with_four(path)
     before = path.read_bytes()
 
-    answer = _limited(migrations.upgrade, file_size=len(before) // 2)
+    refusal = limited(lambda: refusal_of(migrations.upgrade), len(before) // 2)
 
-    assert answer == "disk_full"
+    assert refusal == ("UnavailableError", Code.DISK_FULL)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
@@ -291,11 +304,11 @@ def test_a_copy_that_fails_half_way_leaves_nothing(path: Path) -> None:
 def test_a_copy_that_was_killed_half_way_does_not_pass_for_one(path: Path) -> None:
     make_with_four(path)
 
-    died_of = _limited(migrations.upgrade, file_size=path.stat().st_size // 2, deadly=True)
+    with pytest.raises(ChildProcessError, match=f"^-{signal.SIGXFSZ:d}$"):
+        limited(_mortally, path.stat().st_size // 2)
     left = {found.name for found in path.parent.iterdir()}
     done = migrations.upgrade()
 
-    assert died_of == signal.SIGXFSZ
     assert {"tbpay.db", "tbpay.db.backup-unfinished"} <= left
     assert not any(name.endswith("Z") for name in left)
     assert {found.name for found in path.parent.glob("*.backup-*")} == {Path(str(done.backup)).name}
@@ -306,9 +319,9 @@ def test_a_migration_that_fills_the_disk_changes_nothing(path: Path) -> None:
     before = dump(path)
 
     # Room for the copy, not for what the migration writes.
-    answer = _limited(migrations.upgrade, file_size=path.stat().st_size + 8_192)
+    refusal = limited(lambda: refusal_of(migrations.upgrade), path.stat().st_size + 8_192)
 
-    assert answer == "disk_full"
+    assert refusal == ("UnavailableError", Code.DISK_FULL)
     assert dump(path) == before
     assert list(path.parent.iterdir()) == [path]
 
@@ -322,47 +335,8 @@ def _head(path: Path) -> bytes:
         return file.read(65_536)
 
 
-def _limited(move: Callable[[], object], *, file_size: int, deadly: bool = False) -> object:
-    """Move in a process that may write no file larger than this, or is killed when it tries to."""
-    mine, its = FORK.Pipe(duplex=False)
-
-    def work() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL if deadly else signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-        try:
-            move()
-        except UnavailableError as refused:
-            its.send(str(refused.code))
-
-    process = FORK.Process(target=work)
-    process.start()
-    process.join()
-    return mine.recv() if mine.poll() else -(process.exitcode or 0)
-
-
-def _as_ordinary_user(path: Path, call: str) -> subprocess.CompletedProcess[str]:
-    """Run a call without the privilege of root, who may open what its mode forbids."""
-
-    def drop_privilege() -> None:
-        if os.getuid() == 0:
-            pr_capbset_drop, dac_override, dac_read_search = 24, 1, 2
-            for capability in (dac_override, dac_read_search):
-                ctypes.CDLL(None).prctl(pr_capbset_drop, capability, 0, 0, 0)
-
-    script = f"""
-from tbpay import migrations
-from tbpay.errors import TbpayError
-try:
-    {call}
-except TbpayError as refused:
-    raise SystemExit(f"{{type(refused).__name__}}: {{refused.code}}, {{refused.message}}")
-"""
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TBPAY_DATABASE_URL": str(path)},
-        preexec_fn=drop_privilege,
-    )
+def _mortally() -> None:
+    """Upgrade in a process that a full disk kills, without a core."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    migrations.upgrade()

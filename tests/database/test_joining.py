@@ -1,8 +1,10 @@
 """A unit inside the application's own transaction: tbpay neither commits nor rolls back."""
 
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -216,21 +218,33 @@ def test_a_unit_is_on_one_connection(db: Path, rich: int, application: sa.Engine
     assert rich
 
 
-@pytest.mark.parametrize("first", [nothing, reads, begins])
+AT_ONCE: list[dict[str, Any]] = [{"isolation_level": "AUTOCOMMIT"}]
+if sys.version_info >= (3, 12):
+    AT_ONCE.append({"connect_args": {"autocommit": True}})
+
+
+@pytest.mark.parametrize("at_once", AT_ONCE, ids=str)
 def test_a_connection_that_keeps_every_statement_at_once_cannot_be_joined(
-    db: Path, rich: int, first: Callable[[sa.Connection], None]
+    db: Path, rich: int, at_once: dict[str, Any], first: Callable[[sa.Connection], None]
 ) -> None:
-    engine = sa.create_engine(f"sqlite:///{db}", isolation_level="AUTOCOMMIT")
-    before = dump(db)
+    engine = sa.create_engine(f"sqlite:///{db}", **at_once)
     with engine.connect() as connection:
         first(connection)
+        before = dump(db)
         with (
             pytest.raises(RuntimeError, match="commits every statement by itself"),
             unit_of_work(connection),
         ):
             balance_store.deduct(rich, 1, "a message")
+        connection.commit()
+        connection.execute(MESSAGE)
+        connection.commit()
     engine.dispose()
-    assert dump(db) == before
+
+    # What the application wrote, before and after, is kept; nothing was charged.
+    assert len(rows(db, "SELECT * FROM messages")) == (2 if first is writes else 1)
+    run(db, "DELETE FROM messages")
+    assert dump(db) == [line for line in before if "hello" not in line]
 
 
 def test_an_application_on_another_database_is_told_which_one(rich: int, tmp_path: Path) -> None:

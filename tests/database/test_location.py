@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from probes import label
 
-from tbpay import database, migrations
+from tbpay import database, migrations, settings
 from tbpay.database import Location, locate
 from tbpay.errors import InvalidInputError
 from tbpay.stores import account_store
@@ -19,7 +19,9 @@ def test_what_is_given_wins_over_the_environment_and_that_over_the_default(
     assert default.path == tmp_path / "data" / "tbpay" / "tbpay.db"
     assert str(default) == f"{default.path} (the default; TBPAY_DATABASE_URL is not set)"
     assert str(locate()) == "/srv/tbpay.db (TBPAY_DATABASE_URL)"
-    assert str(locate("/home/ann/tbpay.db")) == "/home/ann/tbpay.db (--database)"
+    assert str(locate("/home/ann/tbpay.db")) == "/home/ann/tbpay.db (configure())"
+    settings.choose_database("/home/ann/flag.db")
+    assert str(locate()) == "/home/ann/flag.db (--database)"
 
 
 def test_an_empty_variable_names_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,10 +143,11 @@ def test_a_file_may_have_any_name(
 
 
 def test_a_command_works_on_the_same_database() -> None:
-    given = locate("/srv/a b.db")
-
-    assert given.command("db upgrade") == "tbpay db upgrade --database '/srv/a b.db'"
     assert locate().command("db upgrade") == "tbpay db upgrade"
+
+    settings.choose_database("/srv/a b.db")
+
+    assert locate().command("db upgrade") == "tbpay db upgrade --database '/srv/a b.db'"
 
 
 def test_an_application_chooses_its_database(

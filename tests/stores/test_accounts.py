@@ -255,6 +255,25 @@ def test_an_email_is_the_same_where_the_applications_table_says_so(webapp: Path)
         account_store.create("ANN@example.org")
 
 
+def test_an_email_that_several_accounts_have_names_none_of_them(webapp: Path) -> None:
+    adopt(
+        webapp,
+        "CREATE TABLE accounts (id INTEGER PRIMARY KEY, email TEXT)",
+        # By this index SQLite comes upon the newest first.
+        "CREATE INDEX by_email ON accounts (email, id DESC)",
+        "INSERT INTO accounts VALUES (7, 'ann@example.org'), (3, 'ann@example.org'),"
+        " (9, 'ann@example.org'), (1, 'bob@example.org')",
+    )
+
+    message = "accounts 3 and 7 have the email 'ann@example.org': give the id"
+    with refused(webapp, ConflictError, Code.CONFLICT, message):
+        account_store.get_by_email("ann@example.org")
+    with refused(webapp, ConflictError, Code.EXISTS):
+        account_store.create("ann@example.org")
+    assert account_store.get_by_email("bob@example.org") == Account(1, "bob@example.org")
+    assert account_store.get_by_id(7) == Account(7, "ann@example.org")
+
+
 def test_an_application_may_index_its_accounts_as_it_likes(webapp: Path) -> None:
     adopt(webapp, "CREATE TABLE accounts (id INTEGER PRIMARY KEY, email TEXT)")
     run(webapp, "CREATE UNIQUE INDEX by_email ON accounts (lower(email)) WHERE id > 0")

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
-from probes import dump, refused
+from probes import dump, refused, run
 
 from tbpay.errors import Code, ConflictError, NotFoundError, RefusedError
 from tbpay.models import MAX_AMOUNT_CENTS, DiscountCode, DiscountType
@@ -186,6 +186,19 @@ def test_a_failed_order_takes_no_use(db: Path, account: int) -> None:
         message = f"order {order.id} has failed: it holds no use of a code"
         with refused(db, ConflictError, Code.CONFLICT, message):
             discount_code_store.increment_uses("SAVE10", order_id=order.id)
+
+
+def test_an_adopted_order_whose_use_was_never_counted_gives_none_back(
+    db: Path, account: int
+) -> None:
+    discount_code_store.create("SAVE10", "percent", 10)
+    order = order_store.create(account, "top_up", 500)
+    run(db, "UPDATE orders SET discount_code_id = 1")
+
+    failed = order_store.fail(order.id)
+
+    assert (failed.status, failed.discount_code_id) == ("failed", 1)
+    assert uses("SAVE10") == 0
 
 
 def test_an_order_that_is_not_there_takes_no_use(db: Path) -> None:

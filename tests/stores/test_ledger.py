@@ -98,6 +98,8 @@ class PlainLedger:
                 if of.credited != amount:
                     raise ConflictError("")
                 return amount, None, True
+            if kind == "credit" and of.status == "failed":
+                raise ConflictError("")
         if account not in self.balances:
             raise NotFoundError("")
         after = self.balances[account] + (amount if kind == "credit" else -amount)
@@ -142,6 +144,8 @@ class PlainLedger:
                 self.codes[order.code].uses += 1
             self._complete(number)
         elif not unchanged:
+            if order.credited is not None:
+                raise ConflictError("")
             order.status = "failed"
             if order.code is not None:
                 self.codes[order.code].uses -= 1
