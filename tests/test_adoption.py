@@ -13,6 +13,7 @@ from webapp import ACCOUNTS, FEW_ACCOUNTS, FOUR, ROWS, make, make_with_four
 
 from tbpay import database, migrations
 from tbpay.errors import SchemaError
+from tbpay.stores import account_store
 
 EIGHT = "2026-11-23T08:13:00.000000Z"
 OURS = {"discount_codes", "orders", "account_balances", "transactions", "audit_log"}
@@ -504,6 +505,29 @@ def test_an_existing_file_keeps_owner_mode_and_journal_mode(
         before.st_ino,
     )
     assert rows(path, "PRAGMA journal_mode") == [("wal" if wal else "delete",)]
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "row"),
+    [("transactions", "description", 21), ("orders", "stripe_session_id", 12)],
+)
+@pytest.mark.parametrize("stored", ["ff41", "eda080"], ids=["no UTF-8", "a lone surrogate"])
+def test_bytes_that_are_no_text_are_named(
+    path: Path, table: str, column: str, row: int, stored: str
+) -> None:
+    change = f"UPDATE {table} SET {column} = CAST(x'{stored}' AS TEXT) WHERE id = {row}"
+    make_with_four(path, change)
+    assert rows(path, f"SELECT count(*) FROM {table} WHERE id = {row}") == [(1,)]
+
+    _assert_refused(path, f"table {table}, row {row}: {column} b'", "is not text")
+
+
+def test_an_accounts_row_of_any_bytes_can_be_read(path: Path) -> None:
+    make(path, *FEW_ACCOUNTS, "UPDATE accounts SET email = CAST(x'ff41' AS TEXT) WHERE id = 1")
+
+    migrations.upgrade()
+
+    assert next(iter(account_store.find().items)).email == "\ufffdA"
 
 
 def _assert_refused(path: Path, *named: str) -> None:

@@ -295,6 +295,27 @@ def test_a_check_of_tables_that_are_behind_is_refused(revision: str | None) -> N
                 ("audit_log", "default of detail: '{}' expected, 'x' found"),
             ],
         ),
+        (
+            [
+                "DROP INDEX ix_transactions_order_credit",
+                "CREATE UNIQUE INDEX ix_transactions_order_credit ON transactions (order_id)"
+                " WHERE transaction_type = 'refund'",
+            ],
+            [("transactions", "index ix_transactions_order_credit is not made as expected")],
+        ),
+        (
+            [
+                "PRAGMA writable_schema = ON",
+                "UPDATE sqlite_master SET sql = replace(sql, 'BETWEEN 0 AND 99999999', '>= 0')"
+                " WHERE name = 'transactions'",
+            ],
+            [("transactions", "table transactions is not made as expected")],
+        ),
+        (
+            ["CREATE TRIGGER theirs AFTER INSERT ON orders BEGIN SELECT 1; END"],
+            [("orders", "trigger theirs is not expected")],
+        ),
+        (["CREATE TRIGGER t AFTER INSERT ON accounts BEGIN SELECT 1; END"], []),
         (["CREATE INDEX mine ON orders (created_at)", "CREATE TABLE more (id INTEGER)"], []),
     ],
 )

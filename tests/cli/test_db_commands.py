@@ -9,6 +9,7 @@ import pytest
 from command_line import shell, tbpay
 from conftest import run_tbpay
 from probes import dump, rows, run
+from webapp import make_with_four
 
 from tbpay.errors import Code
 
@@ -220,3 +221,17 @@ def test_no_db_command_writes_an_audit_row(shop: Path) -> None:
         assert tbpay(words).code == 0
 
     assert rows(shop, "SELECT count(*) FROM audit_log") == before
+
+
+def test_no_command_is_said_to_undo_the_taking_over_of_rows(new: Path) -> None:
+    make_with_four(new)
+
+    taken = tbpay("db upgrade")
+
+    assert "to undo" not in taken.err
+    assert taken.err.startswith("note: no command undoes this: a downgrade would drop the rows;")
+    assert "orders (" in taken.out
+    asked = tbpay("db downgrade base")
+    assert asked.code == 9
+    assert "which drops" in asked.err
+    assert "orders (" in asked.err

@@ -295,3 +295,12 @@ def test_an_application_that_read_too_early_is_told_so(db: Path, rich: int) -> N
 
     assert refusal.value.code is Code.BUSY
     assert kept_cents(db, rich) == 999
+
+
+def test_what_is_no_connection_is_refused_with_what_to_pass(db: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{db}")
+
+    for given in (engine, Session(engine), "x"):
+        with pytest.raises(TypeError, match=r"session\.connection\(\)"), unit_of_work(given):  # type: ignore[arg-type]
+            pass
+    engine.dispose()

@@ -323,6 +323,27 @@ def test_an_order_that_was_credited_otherwise_by_hand_does_not_complete(
         order_store.complete(order.id)
 
 
+def test_an_order_that_has_its_credit_does_not_fail(db: Path, account: int) -> None:
+    order = order_store.create(account, "top_up", 500)
+    balance_store.add_credits(account, 500, "by hand", order_id=order.id)
+
+    message = f"order {order.id} has its credit: it can only be completed"
+    with refused(db, ConflictError, Code.CONFLICT, message):
+        order_store.fail(order.id)
+
+    assert order_store.complete(order.id).status is OrderStatus.COMPLETED
+    assert balance_store.get_balance(account) == 500
+
+
+def test_an_order_that_failed_has_nothing_to_credit(db: Path, account: int) -> None:
+    order = order_store.create(account, "top_up", 500)
+    order_store.fail(order.id)
+
+    message = f"order {order.id} is failed: there is nothing to credit for it"
+    with refused(db, ConflictError, Code.CONFLICT, message):
+        balance_store.add_credits(account, 500, "by hand", order_id=order.id)
+
+
 def test_a_refused_order_takes_no_use_and_leaves_nothing(db: Path, account: int) -> None:
     discount_code_store.create("ONE", "percent", 10, max_uses=1)
     first = order_store.create(account, "top_up", 500, stripe_session_id="cs_1")
