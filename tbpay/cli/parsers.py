@@ -4,16 +4,15 @@ A parser takes text and answers a value that the stores take, or raises InvalidI
 """
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from tbpay import models, money
 from tbpay.cli.output import Format
 from tbpay.errors import InvalidInputError, NotFoundError, excerpt
 
 
-@dataclass(frozen=True)
-class AccountRef:
+class AccountRef(NamedTuple):
     """An account as an operator names it: by id, or by email address."""
 
     name: int | str

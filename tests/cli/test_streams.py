@@ -202,13 +202,13 @@ def test_a_signal_is_heard_while_another_process_keeps_the_database_locked(
     before = dump(shop)
     with another(shop) as writer:
         writer.execute(f"BEGIN {lock}")
-        waiting = start(f"{words} --json")
-        wait_until_it_waits(waiting.pid, shop)
-        waiting.send_signal(number)
-        # A second one, out of impatience, is no traceback.
-        waiting.send_signal(number)
-        # The lock is still there: who does not hear it now, hears it after 30 seconds.
-        out, err = waiting.communicate()
+        with start(f"{words} --json") as waiting:
+            wait_until_it_waits(waiting.pid, shop)
+            waiting.send_signal(number)
+            # A second one, out of impatience, is no traceback.
+            waiting.send_signal(number)
+            # The lock is still there: who does not hear it now, hears it after 30 seconds.
+            out, err = waiting.communicate()
 
     assert (waiting.returncode, out) == (code, b"")
     assert err.decode() == (
