@@ -53,7 +53,7 @@ def change(
         answer, changed = exits.kept(lambda: atomically(unit))
     except _RolledBackError as dry_run:
         note("dry run: nothing was changed")
-        return dry_run.answer  # type: ignore[no-any-return]
+        return dry_run.answer  # type: ignore[no-any-return]  # a T it was
     if not changed:
         note("nothing was changed: it was so already")
     elif (words := undo(answer)) is not None:
@@ -71,7 +71,7 @@ def preview(work: Callable[[], T]) -> T:
     try:
         return atomically(unit)
     except _RolledBackError as rolled_back:
-        return rolled_back.answer  # type: ignore[no-any-return]
+        return rolled_back.answer  # type: ignore[no-any-return]  # a T it was
 
 
 def confirm(what: str) -> None:

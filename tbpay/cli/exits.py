@@ -236,7 +236,7 @@ def open_standard_streams() -> None:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         # A terminal of another encoding shows what it can, and what is typed there is no error.
         with suppress(AttributeError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # or not
 
 
 def close_standard_streams() -> None:

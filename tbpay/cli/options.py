@@ -235,7 +235,7 @@ def choose_format(given: dict[str, Any], before: dict[str, Any]) -> Format:
                 raise UsageError(f"--json and --format {flags['format']} exclude each other")
             return Format.JSON
         if flags.get("format"):
-            return flags["format"]  # type: ignore[no-any-return]
+            return flags["format"]  # type: ignore[no-any-return]  # parsed
     named = settings.from_environment().format
     if named is None:
         return Format.TABLE

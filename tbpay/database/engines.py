@@ -246,5 +246,5 @@ def revision(connection: sa.Connection) -> str | None:
     """Read the revision that a database is at; None where there is none."""
     if not sa.inspect(connection).has_table(VERSION_TABLE):
         return None
-    found = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608
-    return found.scalar()
+    at = sa.select(sa.column("version_num", sa.String)).select_from(sa.table(VERSION_TABLE))
+    return connection.execute(at).scalar()
