@@ -1,4 +1,7 @@
-"""Run migrations: one transaction for all of them, a backup before it, no loss without a word.
+"""Run migrations: one transaction for all of them, no loss without a word.
+
+A SQLite file is backed up first. On PostgreSQL nobody else works with our tables meanwhile, and of
+several upgrades at once each looks where the one before it has led.
 
 The plain `alembic` command and `tbpay db` both come through here. What `tbpay` knows it hands over
 in `config.attributes`: `location`; `confirmed`, the revision that the operator typed; `on_step`,
@@ -7,11 +10,14 @@ where the database stands (`revision`) and what was done: the `backup`, the tabl
 `adopted`, the `rows` in them. For a script the migrations find there the `database` to look at.
 """
 
+import random
 import sqlite3
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.config import fileConfig
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,11 +25,13 @@ from alembic import context
 from alembic.util import CommandError
 
 from tbpay import database, schema
-from tbpay.database import Location, engines, files
-from tbpay.errors import ConfirmationError, SchemaError, TbpayError
+from tbpay.database import File, Location, Server, beginning, engines, files, refusals
+from tbpay.errors import ConfirmationError, OutcomeUnknownError, SchemaError, TbpayError
 
 config = context.config
 is_plain = config.cmd_opts is not None
+
+LOCK_NOT_AVAILABLE = "55P03"
 
 
 def run() -> None:
@@ -41,25 +49,39 @@ def run() -> None:
     except TbpayError as refusal:
         if not is_plain:
             raise
-        # The plain command shows its own kind of error as a line, any other as a traceback.
-        raise CommandError(refusal.message) from refusal
+        # The plain command shows its own kind of error as a line, any other as a traceback. A name
+        # in it may be anybody's.
+        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in refusal.message)
+        raise CommandError(shown) from refusal
 
 
 @contextmanager
 def named(location: Location) -> Iterator[None]:
-    """Name the database in whatever a migration, Alembic or SQLite finds wrong with it."""
+    """Name the database in whatever a migration, Alembic or the database finds wrong with it."""
     try:
         with engines.translated(location):
             yield
     except CommandError as error:
         raise SchemaError(f"{str(error).rstrip('.')}; nothing was changed in {location}") from error
     except (sa.exc.DBAPIError, sqlite3.Error) as error:
-        found = getattr(error, "orig", error)
-        raise SchemaError(f"SQLite refuses: {found}; nothing was changed in {location}") from error
+        who = "PostgreSQL" if isinstance(location, Server) else "SQLite"
+        words = f"{who} refuses: {said(getattr(error, 'orig', error))}"
+        raise SchemaError(f"{words}; nothing was changed in {location}") from error
+
+
+def said(error: Any) -> str:
+    """The database's own words in one line: PostgreSQL adds others, with values of rows in them."""
+    return getattr(getattr(error, "diag", None), "message_primary", None) or str(error)
 
 
 def run_offline(location: Location) -> None:
-    context.configure(dialect_name="sqlite", literal_binds=True, **common())
+    context.configure(
+        dialect_name="sqlite" if isinstance(location, File) else "postgresql",
+        # Of the styles of parameters this one leaves a % in a statement as it is.
+        dialect_opts={"paramstyle": "named"},
+        literal_binds=True,
+        **common(),
+    )
     with looking_at(location) as there, context.begin_transaction():
         config.attributes["database"] = there
         context.run_migrations()
@@ -67,7 +89,7 @@ def run_offline(location: Location) -> None:
 
 @contextmanager
 def looking_at(location: Location) -> Iterator[sa.Connection | None]:
-    if files.is_blank(location):
+    if isinstance(location, File) and files.is_blank(location):
         yield None
         return
     with engines.engine(location).connect() as connection:
@@ -77,14 +99,17 @@ def looking_at(location: Location) -> Iterator[sa.Connection | None]:
 
 def run_online(location: Location) -> None:
     moves = is_asked_to_move()
-    if moves and files.is_blank(location):
+    if moves and isinstance(location, File) and files.is_blank(location):
         context.configure(dialect_name="sqlite", **common())
         if steps_from(()):
             files.create(location)
-    # Foreign keys are off: dropping a table would else delete the rows that point at it.
+    # SQLite's foreign keys are off: dropping a table would else delete the rows that point at it.
     engine = engines.new_engine(location, foreign_keys=False, poolclass=sa.pool.NullPool)
     with engine.connect() as connection:
-        engines.begin(connection, reading=not moves)
+        if moves:
+            engines.begin_migration(connection)
+        else:
+            engines.begin(connection, reading=True)
         context.configure(connection=connection, dont_mutate=not moves, **common())
         heads = context.get_context().get_current_heads()
         refuse_unknown(heads, location)
@@ -119,26 +144,99 @@ def refuse_unknown(heads: tuple[str, ...], location: Location) -> None:
 
 
 def move(connection: sa.Connection, location: Location) -> None:
+    if isinstance(location, Server):
+        lock_out_others(connection, location)
     before = rows_in_own_tables(connection)
-    backup = files.back_up(location) if holds_rows(connection) else None
-    is_done = False
-    try:
+    with backed_up(connection, location) as backup:
         context.run_migrations()
         after = rows_in_own_tables(connection)
         refuse_loss({name: rows for name, rows in before.items() if rows and name not in after})
         revision = context.get_context().get_current_revision()
         if (on_commit := config.attributes.get("on_commit")) is not None:
             on_commit()
-        connection.commit()
-        is_done = True
-    finally:
-        # Where nothing was changed there is nothing that the copy could bring back.
-        if backup is not None and not is_done:
-            backup.unlink(missing_ok=True)
-    if backup is not None:
-        files.forget_old_backups(location)
+        commit(connection, location, revision)
     created = [name for name in after if name not in before]
     config.attributes.update(revision=revision, backup=backup, created=created, rows=after)
+
+
+def lock_out_others(connection: sa.Connection, location: Location) -> None:
+    """Lock our tables before the first look at their rows, until all is done.
+
+    Where a unit holds one of them and waits for another, give way and try again: before a second
+    has passed, after which PostgreSQL would end one of the two for a deadlock.
+    """
+    deadline = time.monotonic() + beginning.BUSY_SECONDS
+    while not has_locked_others_out(connection):
+        if time.monotonic() > deadline:
+            raise refusals.locked(location)
+        time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - who goes first is no secret
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(beginning.BUSY_SECONDS * 1000)}")
+
+
+def has_locked_others_out(connection: sa.Connection) -> bool:
+    """Try it once. What belongs to somebody else is left to the migration that has to alter it."""
+    names = ", ".join(f"('{name}')" for name in schema.METADATA.tables)
+    own = connection.exec_driver_sql(
+        f"SELECT CAST(CAST(oid AS regclass) AS TEXT) FROM (VALUES {names}) AS ours (name)"
+        " JOIN pg_class ON oid = to_regclass(name)"
+        " WHERE relkind IN ('r', 'p') AND pg_has_role(relowner, 'USAGE')"
+    )
+    try:
+        with connection.begin_nested():
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '200ms'")
+            for name in own.scalars():
+                # Of accounts a foreign key needs no more; everybody may read on.
+                mode = "SHARE ROW EXCLUSIVE" if name == "accounts" else "ACCESS EXCLUSIVE"
+                connection.exec_driver_sql(f"LOCK TABLE {name} IN {mode} MODE")
+    except sa.exc.DBAPIError as error:
+        if refusals.sqlstate(error) != LOCK_NOT_AVAILABLE:
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def backed_up(connection: sa.Connection, location: Location) -> Iterator[Path | None]:
+    """Copy a SQLite file that holds rows beside it before they are touched.
+
+    Where nothing was changed there is nothing that the copy could bring back: it is deleted.
+    """
+    if not isinstance(location, File) or not holds_rows(connection):
+        yield None
+        return
+    backup = files.back_up(location)
+    try:
+        yield backup
+    except BaseException:
+        backup.unlink(missing_ok=True)
+        raise
+    files.forget_old_backups(location)
+
+
+def commit(connection: sa.Connection, location: Location, revision: str | None) -> None:
+    """Commit; where the connection is lost over it, look whether the server did."""
+    try:
+        connection.commit()
+    except sa.exc.DBAPIError as error:
+        if isinstance(location, File) or not refusals.is_silence(error):
+            raise
+        if kept_revision(location) != revision:
+            raise
+
+
+def kept_revision(location: Location) -> str | None:
+    """Read back where a database stands, when no migration is in its middle any more."""
+    engine = engines.new_engine(location, poolclass=sa.pool.NullPool)
+    try:
+        with engine.connect() as connection:
+            engines.begin_migration(connection)
+            return engines.revision(connection)
+    except (sa.exc.DBAPIError, TbpayError) as error:
+        raise OutcomeUnknownError(
+            f"the connection to {location} was lost while it committed: whether the migration was"
+            " kept is not known",
+            hint=location.command("db status"),
+        ) from error
 
 
 def common() -> dict[str, Any]:
@@ -148,7 +246,7 @@ def common() -> dict[str, Any]:
         "include_name": include_name,
         "include_object": include_object,
         "compare_type": True,
-        "compare_server_default": True,
+        "compare_server_default": differs_in_default,
         "transactional_ddl": True,
         "on_version_apply": config.attributes.get("on_step", ()),
     }
@@ -164,11 +262,22 @@ def include_object(thing: Any, name: str | None, kind: str, reflected: bool, fou
     table = name if kind == "table" else thing.table.name
     if table == "accounts":
         return kind == "table" or (kind == "column" and not reflected and found is None)
-    return not (kind == "index" and reflected and found is None)
+    return not (kind in ("index", "unique_constraint") and reflected and found is None)
+
+
+def differs_in_default(
+    about: Any, _found: Any, column: sa.Column[Any], default: str | None, *_: Any
+) -> bool | None:
+    """Want no default where SQLite alone demands one; leave the others to Alembic."""
+    if about.dialect.name != "sqlite" and column.info.get("sqlite_default"):
+        return default is not None
+    return None
 
 
 def tables(connection: sa.Connection) -> list[str]:
     """The tables that can be read without whatever extension a virtual one was made by."""
+    if connection.dialect.name != "sqlite":
+        return sa.inspect(connection).get_table_names()
     found = connection.exec_driver_sql(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT GLOB 'sqlite_*'"
         " AND sql NOT LIKE 'CREATE VIRTUAL%'"

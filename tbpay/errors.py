@@ -24,10 +24,16 @@ class Code(StrEnum):
     BALANCE_LIMIT = "balance_limit"
     INACTIVE = "inactive"
     USED_UP = "used_up"
+    NOT_STARTED = "not_started"
+    EXPIRED = "expired"
+    BELOW_MINIMUM = "below_minimum"
+    BELOW_STRIPE_MINIMUM = "below_stripe_minimum"
+    ACCOUNT_LIMIT = "account_limit"
     UNPRICED = "unpriced"
     # conflicts
     CONFLICT = "conflict"
     EXISTS = "exists"
+    KEY_REUSED = "key_reused"
     # something outside
     UNAVAILABLE = "unavailable"
     BUSY = "busy"
@@ -45,6 +51,8 @@ class Code(StrEnum):
     # confirmation
     CONFIRMATION_NEEDED = "confirmation_needed"
     DECLINED = "declined"
+    # nobody can say
+    OUTCOME_UNKNOWN = "outcome_unknown"
     # stopped
     INTERRUPTED = "interrupted"
     TERMINATED = "terminated"
@@ -102,6 +110,12 @@ class ConfirmationError(TbpayError):
     """A yes is needed and was not given."""
 
     kind = Code.CONFIRMATION_NEEDED
+
+
+class OutcomeUnknownError(TbpayError):
+    """The connection died while it committed: whether that was kept, the database alone knows."""
+
+    kind = Code.OUTCOME_UNKNOWN
 
 
 def excerpt(value: object, most: int = 80) -> str:

@@ -24,11 +24,16 @@ MAX_PERCENT = 100
 MAX_TEXT = 255
 MAX_ACTION = 50
 MAX_LIMIT = 1_000
+MIN_KEY = 8
+MAX_KEY = 255
+STRIPE_MINIMUM_CENTS = 50
+"""What Stripe charges at least in US dollars: https://docs.stripe.com/currencies."""
 
 AMOUNT_PATTERN = r"[0-9]{1,6}(\.[0-9]{1,2})?"
 CODE_PATTERN = r"[A-Z0-9][A-Z0-9_-]{2,49}"
 EMAIL_PATTERN = r"[^\s@]+@[^\s@]+"
 STRIPE_ID_PATTERN = rf"[!-~]{{1,{MAX_TEXT}}}"
+KEY_PATTERN = rf"[ -~]{{{MIN_KEY},{MAX_KEY}}}"
 E164_PATTERN = r"\+[1-9][0-9]{6,14}"
 TIME_WIDTH = len("2026-11-23T08:13:00.000000Z")
 
@@ -64,6 +69,30 @@ class TransactionType(StrEnum):
     REFUND = "refund"
 
 
+class RedemptionStatus(StrEnum):
+    """What became of a use: held by a pending order, spent, given back, or taken beyond the limit.
+
+    ``late`` is the use of an order that was paid after it had failed, when none was left: it
+    stands outside the code's counter.
+    """
+
+    RESERVED = "reserved"
+    REDEEMED = "redeemed"
+    RELEASED = "released"
+    LATE = "late"
+
+
+class RefundPolicy(StrEnum):
+    """What a refund does where less is left of the credit than it claws back.
+
+    ``refuse`` it, take what is ``available``, or let the balance go ``negative``.
+    """
+
+    REFUSE = "refuse"
+    AVAILABLE = "available"
+    NEGATIVE = "negative"
+
+
 @dataclass(frozen=True)
 class Account:
     """A customer. What the accounts table has no column for reads as None."""
@@ -89,24 +118,55 @@ class Order:
     created_at: datetime
     completed_at: datetime | None
     credit_cents: int
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Refund:
+    """One refund of an order: ``amount_cents`` went back to the customer.
+
+    ``claw_back_cents`` is its share of the order's credit; ``shortfall_cents`` of that was spent
+    already and is taken from nobody. The line that took the rest is None where that is nothing.
+    """
+
+    id: int
+    order_id: int
+    amount_cents: int
+    claw_back_cents: int
+    shortfall_cents: int
+    policy: RefundPolicy
+    stripe_refund_id: str | None
+    transaction_id: int | None
+    reason: str | None
+    idempotency_key: str | None
+    created_at: datetime
+    replayed: bool = False
 
 
 @dataclass(frozen=True)
 class AccountBalance:
     """What an account can still spend, in cents; below zero when it owes.
 
-    An account without a row has 0; its ``id`` and ``updated_at`` are None.
+    ``account_version`` is that of its last line, 0 before the first. An account without a row has
+    0; its ``id`` and ``updated_at`` are None.
     """
 
     id: int | None
     account_id: int
     balance_cents: int
     updated_at: datetime | None
+    account_version: int = 0
 
 
 @dataclass(frozen=True)
 class DiscountCode:
-    """A named reduction: ``discount_value`` is per cent or cents; ``max_uses`` None: no limit."""
+    """A named reduction: ``discount_value`` is per cent or cents.
+
+    ``current_uses`` counts the orders that redeemed it and the ``reserved_uses`` of those that are
+    still pending. It can be taken from ``starts_at`` up to, not at, ``ends_at``, for orders of at
+    least ``min_amount_cents``, ``max_uses`` times in all and ``per_account`` times by one account;
+    None is no limit.
+    """
 
     id: int
     code: str
@@ -117,11 +177,32 @@ class DiscountCode:
     active: bool
     stripe_coupon_id: str | None
     created_at: datetime
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    per_account: int | None = None
+    min_amount_cents: int | None = None
+    reserved_uses: int = 0
+
+
+@dataclass(frozen=True)
+class Redemption:
+    """One use of a discount code and what it took off; its order or account may be unknown."""
+
+    id: int
+    discount_code_id: int
+    order_id: int | None
+    account_id: int | None
+    reduction_cents: int
+    status: RedemptionStatus
+    created_at: datetime
 
 
 @dataclass(frozen=True)
 class Transaction:
-    """One line of an account's trail. ``amount_cents`` is a magnitude, never negative."""
+    """One line of an account's trail. ``amount_cents`` is a magnitude, never negative.
+
+    ``account_version`` counts the account's lines, 1 … n without a gap: their order is its order.
+    """
 
     id: int
     account_id: int
@@ -131,6 +212,8 @@ class Transaction:
     balance_after_cents: int
     description: str
     created_at: datetime
+    account_version: int
+    idempotency_key: str | None = None
     replayed: bool = False
 
 
@@ -266,6 +349,15 @@ def stripe_id(value: object, name: str) -> str:
     """Answer an id that Stripe gave: 1–255 visible ASCII characters; or raise InvalidInputError."""
     if type(value) is not str or not re.fullmatch(STRIPE_ID_PATTERN, value):
         raise InvalidInputError(f"{name} must be an id as Stripe gives it, not {excerpt(value)}")
+    return value
+
+
+def idempotency_key(value: object) -> str:
+    """Answer an idempotency key: 8–255 printable ASCII characters; or raise InvalidInputError."""
+    if type(value) is not str or not re.fullmatch(KEY_PATTERN, value):
+        raise InvalidInputError(
+            f"{excerpt(value)} is not a key: {MIN_KEY} to {MAX_KEY} printable ASCII characters"
+        )
     return value
 
 

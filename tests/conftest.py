@@ -1,19 +1,23 @@
 """What every test stands on: an environment of its own, and real databases in it."""
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hypothesis
 import pytest
 import typer
+from databases import Database, PostgresDatabase, SqliteDatabase
+from postgres import NoPostgresError
+from probes import NOT_RUN, not_run
 
 from tbpay import database, migrations, settings
 from tbpay.cli.root import app
+from tbpay.database import beginning
 from tbpay.stores import (
     account_store,
     audit_store,
@@ -31,6 +35,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SESSION = "cs_test_" + "a1B2c3D4" * 7 + "Zz"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run tests/harness in its long form")
+
+
+# Every test that asks for a database runs on each of these.
+DIALECTS = ["sqlite"]
+
+
 @pytest.fixture(autouse=True)
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Take away what the machine says, so that no test reads or writes a real database."""
@@ -46,31 +58,139 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     settings.choose_database(None)
 
 
+@pytest.fixture(params=DIALECTS)
+def dialect(request: pytest.FixtureRequest) -> str:
+    """Which database a test runs on: on each, unless its module or its own parameter says which."""
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture(params=["wal", "delete", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """How it keeps what is written: for tests of the doors, whose ``dialect`` follows from it."""
+    chosen: str = request.param
+    return chosen
+
+
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One database at the newest revision, to be copied."""
-    path = tmp_path_factory.mktemp("migrated") / "tbpay.db"
-    database.configure(str(path))
-    migrations.upgrade()
-    database.reset()
-    return path
+def templates(tmp_path_factory: pytest.TempPathFactory) -> "Templates":
+    return Templates(tmp_path_factory.mktemp("templates"))
+
+
+class Templates:
+    """Databases to be copied, made when they are first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cache  # noqa: B019 - it lives as long as the session
+    def empty(self, dialect: str) -> Database:
+        """At the newest revision, without a row."""
+        new = new_database(dialect, self._folder / "empty.db")
+        database.configure(new.url)
+        migrations.upgrade()
+        database.reset()
+        return new
+
+    @cache  # noqa: B019 - it lives as long as the session
+    def stocked(self, dialect: str) -> Database:
+        """With something to do in it for every command."""
+        new = self.empty(dialect).copy(self._folder / "stocked.db")
+        database.configure(new.url)
+        stock()
+        database.reset()
+        return new
+
+
+def new_database(dialect: str, path: Path) -> Database:
+    """Answer a database that nothing was done to; of a file not even the file is made."""
+    if dialect == "sqlite":
+        return SqliteDatabase(path)
+    try:
+        return PostgresDatabase.new()
+    except NoPostgresError as error:
+        not_run("postgresql", str(error))
 
 
 @pytest.fixture
-def db(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def db(
+    dialect: str, templates: Templates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
     """An empty database at the newest revision, named by TBPAY_DATABASE_URL."""
-    path = tmp_path / "tbpay.db"
-    shutil.copy(migrated, path)
-    monkeypatch.setenv("TBPAY_DATABASE_URL", str(path))
-    return path
+    yield from _chosen(templates.empty(dialect).copy(tmp_path / "tbpay.db"), monkeypatch)
+
+
+@pytest.fixture
+def sqlite_db(
+    templates: Templates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SqliteDatabase]:
+    """The same, as a file, for tests that are about files."""
+    made = templates.empty("sqlite").copy(tmp_path / "tbpay.db")
+    assert isinstance(made, SqliteDatabase)
+    yield from _chosen(made, monkeypatch)
+
+
+@pytest.fixture
+def blank(dialect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """A database with nothing in it, named by TBPAY_DATABASE_URL; of a file not even the file."""
+    yield from _chosen(new_database(dialect, tmp_path / "new.db"), monkeypatch)
+
+
+@pytest.fixture
+def shop(
+    dialect: str, templates: Templates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
+    """A database with accounts, codes and orders in every state, named by TBPAY_DATABASE_URL.
+
+    Ann, account 1, has 20.00: order 1 and a debit. Her order 2 is pending, holds a use of LAUNCH10
+    and has the session ``SESSION``. Bob, account 2, has nothing: order 3 failed, 4 is pending.
+    """
+    yield from _chosen(templates.stocked(dialect).copy(tmp_path / "tbpay.db"), monkeypatch)
+
+
+D = TypeVar("D", bound=Database)
+
+
+def _chosen(made: D, monkeypatch: pytest.MonkeyPatch) -> Iterator[D]:
+    monkeypatch.setenv("TBPAY_DATABASE_URL", made.url)
+    yield made
+    database.close()
+    if made.dialect != "sqlite":  # a file goes with its folder
+        made.drop()
 
 
 @pytest.fixture(scope="session")
-def stocked(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One database in which every command finds something to do, to be copied."""
-    path = tmp_path_factory.mktemp("stocked") / "tbpay.db"
-    shutil.copy(migrated, path)
-    database.configure(str(path))
+def migrated(templates: Templates) -> Path:
+    """One SQLite file at the newest revision, to be copied or compared with."""
+    return Path(templates.empty("sqlite").url)
+
+
+@pytest.fixture(scope="session")
+def stocked(templates: Templates) -> Path:
+    """One SQLite file in which every command finds something to do, to be copied."""
+    return Path(templates.stocked("sqlite").url)
+
+
+@pytest.fixture
+def account(db: Database) -> int:  # noqa: ARG001 - the account is made in it
+    """An account in ``db``, without a balance yet."""
+    return account_store.create("ann@example.org").id
+
+
+@pytest.fixture
+def rich(account: int) -> int:
+    """An account in ``db`` with 10.00."""
+    balance_store.add_credits(account, 1_000, "a gift")
+    return account
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who finds the database locked does not wait for long."""
+    monkeypatch.setattr(beginning, "BUSY_SECONDS", 0.1)
+
+
+def stock() -> None:
     ann = account_store.create("ann@example.org").id
     bob = account_store.create("bob@example.org").id
     discount_code_store.create("LAUNCH10", "percent", 10, max_uses=3)
@@ -87,27 +207,23 @@ def stocked(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     order_store.create(bob, "top_up", 1000)
     audit_store.record("order create", "order 1")
     audit_store.record("order complete", "order 1")
-    database.reset()
-    return path
 
 
-@pytest.fixture
-def shop(stocked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A database with accounts, codes and orders in every state, named by TBPAY_DATABASE_URL.
-
-    Ann, account 1, has 20.00: order 1 and a debit. Her order 2 is pending, holds a use of LAUNCH10
-    and has the session ``SESSION``. Bob, account 2, has nothing: order 3 failed, 4 is pending.
-    """
-    path = tmp_path / "tbpay.db"
-    shutil.copy(stocked, path)
-    monkeypatch.setenv("TBPAY_DATABASE_URL", str(path))
-    return path
-
-
-@pytest.fixture
-def account(db: Path) -> int:  # noqa: ARG001 - the account is made in it
-    """An account in ``db``, without a balance yet."""
-    return account_store.create("ann@example.org").id
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """Say in the last line of all what was left out for want of something."""
+    result = yield
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = terminal.stats.get("skipped", []) if terminal is not None else []
+    reasons = [str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped]
+    missing = {
+        reason.removeprefix(NOT_RUN).partition(":")[0]
+        for reason in reasons
+        if reason.startswith(NOT_RUN)
+    }
+    if missing and terminal is not None:
+        terminal.write_line(f"{NOT_RUN}{', '.join(sorted(missing))}")
+    return result
 
 
 def commands() -> Iterator[tuple[str, Any]]:

@@ -2,16 +2,17 @@
 
 import ctypes
 import multiprocessing
+import os
 import resource
-import sqlite3
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
+from databases import Database, database_at
 
 from tbpay.errors import Code, TbpayError
 
@@ -19,6 +20,11 @@ T = TypeVar("T")
 
 # Forked, not spawned: a process is then there in milliseconds, with the test's own environment.
 FORK = multiprocessing.get_context("fork")
+
+# A test's database, or a file that it made by itself.
+Where = Database | os.PathLike[str] | str
+
+NOT_RUN = "not run: "
 
 
 def label(value: object) -> str:
@@ -28,54 +34,53 @@ def label(value: object) -> str:
     return ascii(value)[:24]
 
 
-def dump(path: Path) -> list[str]:
-    """The whole database as SQL: nothing was changed where two dumps are equal."""
-    with closing(sqlite3.connect(path)) as connection:
-        return list(connection.iterdump())
+def not_run(what: str, why: str) -> NoReturn:
+    """Leave a test out for want of something; the suite's last line says so."""
+    pytest.skip(f"{NOT_RUN}{what}: {why}")
 
 
-def rows(path: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql, values).fetchall()
+def dump(db: Where) -> list[str]:
+    """The whole database, written down: nothing was changed where two dumps are equal."""
+    return database_at(db).dump()
 
 
-def run(path: Path, *statements: str) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        for statement in statements:
-            connection.execute(statement)
+def rows(db: Where, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    return database_at(db).rows(sql, *values)
 
 
-@contextmanager
-def another(path: Path) -> Iterator[sqlite3.Connection]:
+def run(db: Where, *statements: str) -> None:
+    database_at(db).run(*statements)
+
+
+def another(db: Where) -> AbstractContextManager[Any]:
     """A connection of somebody else's, who begins and ends by himself and does not wait at all."""
-    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
-        yield connection
+    return database_at(db).another()
 
 
-def kept_cents(path: Path, account: int) -> int:
+def kept_cents(db: Where, account: int) -> int:
     """A balance as it is kept, whatever an open unit says about it."""
     sql = "SELECT balance_cents FROM account_balances WHERE account_id = ?"
-    return int(rows(path, sql, account)[0][0])
+    return int(rows(db, sql, account)[0][0])
 
 
 @contextmanager
 def refused(
-    path: Path, kind: type[TbpayError], code: Code, message: str | None = None
+    db: Where, kind: type[TbpayError], code: Code, message: str | None = None
 ) -> Iterator[None]:
     """Expect a refusal, in these words, that leaves nothing behind."""
-    before = dump(path)
+    before = dump(db)
     with pytest.raises(kind) as refusal:
         yield
     assert refusal.value.code is code
     assert message in (None, refusal.value.message)
     assert refusal.value.message.isprintable()
-    assert dump(path) == before
+    assert dump(db) == before
 
 
-def unbalanced(path: Path) -> list[tuple[Any, ...]]:
+def unbalanced(db: Where) -> list[tuple[Any, ...]]:
     """Accounts whose balance is not what their lines add up to, or not what the last one says."""
     return rows(
-        path,
+        db,
         """
         SELECT account_id, balance_cents, added, last FROM (
             SELECT a.id AS account_id, coalesce(b.balance_cents, 0) AS balance_cents,
@@ -85,7 +90,7 @@ def unbalanced(path: Path) -> list[tuple[Any, ...]]:
                 coalesce((SELECT balance_after_cents FROM transactions t
                     WHERE t.account_id = a.id ORDER BY t.id DESC LIMIT 1), 0) AS last
             FROM accounts a LEFT JOIN account_balances b ON b.account_id = a.id
-        ) WHERE balance_cents <> added OR balance_cents <> last
+        ) AS balances WHERE balance_cents <> added OR balance_cents <> last
         """,
     )
 
@@ -113,6 +118,13 @@ def together(work: Callable[[int], T], processes: int = 8) -> list[T]:
                 raise ChildProcessError(process.exitcode) from None
         process.join()
     return answers
+
+
+def wait_until(it_is_so: Callable[[], bool], seconds: int = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not it_is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def refusal_of(call: Callable[[], object]) -> tuple[str, str] | None:

@@ -4,19 +4,31 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import Database
 from probes import label, rows, run
-from webapp import ACCOUNTS, FEW_ACCOUNTS, FOUR, ROWS, make, make_with_four
+from webapp import (
+    ACCOUNTS,
+    FEW_ACCOUNTS,
+    FOUR,
+    POSTGRESQL_ACCOUNTS,
+    ROWS,
+    empty,
+    four,
+    make,
+    make_with_four,
+)
 
 from tbpay import database, migrations
+from tbpay.database.guards import OURS
 from tbpay.errors import SchemaError
-from tbpay.stores import account_store
+from tbpay.stores import account_store, balance_store, order_store
 
 EIGHT = "2026-11-23T08:13:00.000000Z"
-OURS = {"discount_codes", "orders", "account_balances", "transactions", "audit_log"}
 journal_modes = pytest.mark.parametrize("wal", [False, True], ids=["rollback", "wal"])
 
 
@@ -24,6 +36,20 @@ journal_modes = pytest.mark.parametrize("wal", [False, True], ids=["rollback", "
 def path(tmp_path: Path) -> Path:
     database.configure(str(tmp_path / "thunderbird.db"))
     return tmp_path / "thunderbird.db"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def there(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """The web application's database, before there is anything in it."""
+    with empty(request.param, tmp_path) as new:
+        yield new
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Database]:
+    """The same, where it is on PostgreSQL."""
+    with empty("postgresql", tmp_path) as new:
+        yield new
 
 
 # accounts
@@ -67,6 +93,34 @@ def test_what_the_web_application_relies_on_still_works_after_adoption(path: Pat
     assert rows(path, "SELECT count(*) FROM pros WHERE id = 1") == [(1,)]
 
 
+def test_accounts_on_a_server_stay_as_they_were_with_all_around_them(server: Database) -> None:
+    make(server, *POSTGRESQL_ACCOUNTS)
+    theirs = _theirs_on_a_server(server)
+
+    migrations.upgrade()
+    first = _theirs_on_a_server(server)
+    migrations.downgrade("base", confirmed=None)
+    after_downgrade = _theirs_on_a_server(server)
+    migrations.upgrade()
+    second = _theirs_on_a_server(server)
+
+    assert sum(line.startswith("accounts (") for line in theirs) == 990
+    assert theirs == first == after_downgrade == second
+    assert migrations.check() == []
+
+    run(
+        server,
+        "INSERT INTO accounts (email) VALUES ('new@example.com')",
+        "UPDATE accounts SET plan = 'pro' WHERE id = 1",
+        "DELETE FROM accounts WHERE id = 3",
+    )
+
+    assert rows(server, "SELECT max(id) FROM accounts") == [(1001,)]
+    assert rows(server, "SELECT account_id FROM log") == [(1,)]
+    assert rows(server, "SELECT count(*) FROM messages WHERE account_id = 3") == [(0,)]
+    assert rows(server, "SELECT count(*) FROM pros WHERE id = 1") == [(1,)]
+
+
 @pytest.mark.parametrize(
     "accounts",
     [
@@ -91,6 +145,61 @@ def test_an_account_needs_no_more_than_an_integer_id(path: Path, accounts: str) 
     assert migrations.Table("accounts", "adopted", 0) in done.tables
     assert migrations.check() == []
     run(path, "INSERT INTO accounts (id, stripe_customer_id) VALUES (5, 'cus_1')")
+
+
+@pytest.mark.parametrize(
+    "accounts",
+    [
+        "CREATE TABLE accounts (id SMALLINT PRIMARY KEY)",
+        "CREATE TABLE accounts (id BIGINT UNIQUE, key TEXT PRIMARY KEY)",
+        "CREATE TABLE accounts (id INT); CREATE UNIQUE INDEX a_id ON accounts (id) INCLUDE (id)",
+        "CREATE TABLE accounts (id INT PRIMARY KEY, stripe_customer_id TEXT UNIQUE, geo POINT)",
+        "CREATE TABLE accounts (id INT PRIMARY KEY) PARTITION BY HASH (id);"
+        "CREATE TABLE one PARTITION OF accounts FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+        'CREATE TABLE "Accounts" (id TEXT); CREATE TABLE accounts (id INT PRIMARY KEY)',
+    ],
+)
+def test_an_account_on_a_server_needs_no_more_either(server: Database, accounts: str) -> None:
+    make(server, accounts)
+
+    done = migrations.upgrade()
+
+    assert migrations.Table("accounts", "adopted", 0) in done.tables
+    assert migrations.check() == []
+
+
+def test_the_tables_are_found_and_made_where_the_applications_connection_looks(
+    server: Database,
+) -> None:
+    make(server, 'CREATE SCHEMA "its own"', 'CREATE TABLE "its own".accounts (id INT PRIMARY KEY)')
+    database.configure(f"{server.url}?options=-csearch_path%3D%22its%5C%20own%22%2Cpublic")
+
+    done = migrations.upgrade()
+
+    assert migrations.Table("accounts", "adopted", 0) in done.tables
+    assert migrations.check() == []
+    schemas = "SELECT DISTINCT schemaname FROM pg_tables WHERE tablename IN ('orders', 'accounts')"
+    assert rows(server, schemas) == [("its own",)]
+
+
+@pytest.mark.parametrize(
+    "accounts",
+    [
+        "CREATE TABLE accounts (id TEXT PRIMARY KEY)",
+        "CREATE TABLE accounts (id NUMERIC PRIMARY KEY)",
+        "CREATE TABLE accounts (id INT, tenant INT, PRIMARY KEY (tenant, id))",
+        "CREATE TABLE accounts (id INT); CREATE UNIQUE INDEX a ON accounts (id) WHERE id > 0",
+        "CREATE TABLE accounts (id INT); CREATE UNIQUE INDEX a ON accounts ((id + 0))",
+        "CREATE TABLE accounts (id INT UNIQUE DEFERRABLE)",
+        "CREATE TABLE a (id INT PRIMARY KEY); CREATE VIEW accounts AS SELECT * FROM a",
+    ],
+)
+def test_accounts_on_a_server_that_cannot_be_pointed_at_are_refused(
+    server: Database, accounts: str
+) -> None:
+    make(server, accounts)
+
+    _assert_left_alone(server, "accounts")
 
 
 @journal_modes
@@ -119,11 +228,11 @@ def test_accounts_that_cannot_be_pointed_at_are_refused(
 # the four tables
 
 
-@journal_modes
-def test_rows_that_the_web_application_wrote_are_ours(path: Path, wal: bool) -> None:
-    make_with_four(path, wal=wal)
+@pytest.mark.parametrize("wal", [False, True], ids=["", "wal"])
+def test_rows_that_the_web_application_wrote_are_ours(there: Database, wal: bool) -> None:
+    make_with_four(there, wal=wal)
 
-    done = migrations.upgrade()
+    done = migrations.upgrade("0003")
 
     assert done.tables == [
         migrations.Table("accounts", "adopted", 2),
@@ -133,11 +242,11 @@ def test_rows_that_the_web_application_wrote_are_ours(path: Path, wal: bool) -> 
         migrations.Table("transactions", "adopted", 3),
         migrations.Table("audit_log", "created", 0),
     ]
-    assert rows(path, "SELECT * FROM discount_codes") == [
+    assert rows(there, "SELECT * FROM discount_codes ORDER BY id") == [
         (3, "LAUNCH10", "percent", 10, 3, 1, 1, "co_1", EIGHT),
         (9, "FIVE_OFF", "fixed", 500, None, 0, 0, None, "2026-11-23T08:13:00.500000Z"),
     ]
-    assert rows(path, "SELECT * FROM orders") == [
+    assert rows(there, "SELECT * FROM orders ORDER BY id") == [
         (
             7,
             1,
@@ -154,16 +263,26 @@ def test_rows_that_the_web_application_wrote_are_ours(path: Path, wal: bool) -> 
         (12, 1, "top_up", 1000, None, None, None, "pending", EIGHT, None, None),
         (13, 2, "top_up", 0, None, None, 9, "failed", "2026-11-23T00:00:00.000000Z", None, None),
     ]
-    assert rows(path, "SELECT * FROM account_balances") == [
+    assert rows(there, "SELECT * FROM account_balances ORDER BY id") == [
         (4, 1, 995, "2026-11-23T08:13:00.000001Z"),
         (5, 2, -20, EIGHT),
     ]
-    assert rows(path, "SELECT * FROM transactions") == [
+    assert rows(there, "SELECT * FROM transactions ORDER BY id") == [
         (21, 1, 7, "credit", 1000, 1000, "Initial purchase", EIGHT),
         (22, 1, None, "debit", 5, 995, "SMS “hello”", EIGHT),
         (40, 2, None, "refund", 20, -20, "x", EIGHT),
     ]
-    assert rows(path, "PRAGMA foreign_key_check") == []
+
+
+def test_the_stores_go_on_where_the_web_application_was(there: Database) -> None:
+    make_with_four(there)
+    migrations.upgrade()
+
+    order_store.complete(12)
+    line = balance_store.deduct(1, 95, "SMS")
+
+    assert (line.account_version, line.balance_after_cents) == (4, 1900)
+    assert migrations.check() == []
 
 
 def test_adopted_tables_are_shaped_as_new_ones(path: Path, migrated: Path) -> None:
@@ -172,26 +291,51 @@ def test_adopted_tables_are_shaped_as_new_ones(path: Path, migrated: Path) -> No
     migrations.upgrade()
 
     assert _shapes(path) == _shapes(migrated)
+    assert rows(path, "PRAGMA foreign_key_check") == []
     assert migrations.check() == []
 
 
-@pytest.mark.parametrize("there", [*FOUR], ids=lambda name: f"{name} alone")
-def test_some_of_the_four_are_adopted_and_the_others_made(
-    path: Path, migrated: Path, there: str
-) -> None:
-    make(path, *FEW_ACCOUNTS, FOUR[there])
+def test_adopted_tables_on_a_server_are_shaped_as_new_ones(server: Database) -> None:
+    migrations.upgrade()
+    new = _shapes_on_a_server(server)
+    migrations.downgrade("base", confirmed="base")
+    make(server, "DROP TABLE accounts")
+    make_with_four(server)
+
+    migrations.upgrade()
+
+    adopted = _shapes_on_a_server(server)
+    assert new - adopted == set()
+    assert {line.split()[1] for line in adopted - new} == {
+        # What the application had made unique itself.
+        "account_balances.account_balances_account_id_key",
+        "account_balances_account_id_key",
+        "orders.orders_stripe_payment_intent_id_key",
+        "orders_stripe_payment_intent_id_key",
+    }
+    assert migrations.check() == []
+
+
+@pytest.mark.parametrize("alone", [*FOUR], ids=lambda name: f"{name} alone")
+def test_some_of_the_four_are_adopted_and_the_others_made(there: Database, alone: str) -> None:
+    table = four(there.dialect)[alone]
+    make(
+        there,
+        *FEW_ACCOUNTS,
+        re.sub("REFERENCES (orders|discount_codes)", "REFERENCES accounts", table),
+    )
 
     done = migrations.upgrade()
 
-    assert {table.table for table in done.tables if table.how == "adopted"} == {"accounts", there}
-    assert _shapes(path) == _shapes(migrated)
+    assert {table.table for table in done.tables if table.how == "adopted"} == {"accounts", alone}
+    assert migrations.check() == []
 
 
-def test_tables_that_appeared_after_the_first_migration_are_adopted(path: Path) -> None:
-    make(path, *FEW_ACCOUNTS)
+def test_tables_that_appeared_after_the_first_migration_are_adopted(there: Database) -> None:
+    make(there, *FEW_ACCOUNTS)
     migrations.upgrade("0001")
     database.close()
-    make(path, *FOUR.values(), *ROWS)
+    make(there, *four(there.dialect).values(), *ROWS)
 
     done = migrations.upgrade()
 
@@ -199,28 +343,29 @@ def test_tables_that_appeared_after_the_first_migration_are_adopted(path: Path) 
     assert not any(table.table == "accounts" for table in done.tables)
 
 
-def test_many_rows_are_moved_as_few_are(path: Path) -> None:
+def test_many_rows_are_moved_as_few_are(there: Database) -> None:
     numbers = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
     make_with_four(
-        path,
+        there,
         f"""
-        {numbers} INSERT INTO orders SELECT 100 + i, 1 + i % 2, 'top_up', i, 'cs_x' || i,
-            'pi_x' || i, 3, 'completed', '2026-11-23 08:13:00', '2026-11-23T08:13:01' FROM n;
-        {numbers} INSERT INTO transactions SELECT 100 + i, 1 + i % 2, 100 + i, 'credit', i, i,
+        INSERT INTO orders {numbers} SELECT 100 + i, 1 + i % 2, 'top_up', i, 'cs_x' || i,
+            'pi_x' || i, NULL, 'completed', '2026-11-23 08:13:00.' || (100000 + i), '2026-11-23'
+            FROM n;
+        INSERT INTO transactions {numbers} SELECT 100 + i, 1 + i % 2, 100 + i, 'credit', i, i,
             'Top-up', '2026-11-23 08:13:00' FROM n;
         """,
     )
 
-    migrations.upgrade()
+    migrations.upgrade("0003")
 
-    assert rows(path, "SELECT count(*), sum(amount_cents) FROM orders") == [(20003, 200011900)]
-    assert rows(path, "PRAGMA foreign_key_check") == []
-    assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+    assert rows(there, "SELECT count(*), sum(amount_cents) FROM orders") == [(20003, 200011900)]
+    moved = "SELECT count(DISTINCT created_at) FROM orders WHERE created_at LIKE '%T08:13:00.1%Z'"
+    assert rows(there, moved) == [(20001,)]
 
 
-def test_tables_of_theirs_that_point_at_ours_still_do(path: Path) -> None:
+def test_tables_of_theirs_that_point_at_ours_still_do(there: Database) -> None:
     make_with_four(
-        path,
+        there,
         """
         CREATE TABLE invoices (
             id INTEGER PRIMARY KEY,
@@ -230,14 +375,14 @@ def test_tables_of_theirs_that_point_at_ours_still_do(path: Path) -> None:
         INSERT INTO invoices VALUES (1, 7, 21), (2, 12, NULL);
         """,
     )
-    theirs = rows(path, "SELECT sql FROM sqlite_master WHERE name = 'invoices'")
+    theirs = [line for line in there.dump() if "invoices" in line]
 
     migrations.upgrade()
 
-    assert rows(path, "SELECT sql FROM sqlite_master WHERE name = 'invoices'") == theirs
-    assert rows(path, "SELECT * FROM invoices") == [(1, 7, 21), (2, 12, None)]
-    assert rows(path, "PRAGMA foreign_key_check") == []
-    run(path, "PRAGMA foreign_keys=ON", "INSERT INTO invoices VALUES (3, 13, 40)")
+    assert [line for line in there.dump() if "invoices" in line] == theirs
+    run(there, *_with_foreign_keys(there), "INSERT INTO invoices VALUES (3, 13, 40)")
+    with pytest.raises(Exception, match=r"(?i)foreign key"):
+        run(there, *_with_foreign_keys(there), "INSERT INTO invoices VALUES (4, 99, NULL)")
 
 
 def test_an_index_of_their_own_is_made_again_as_it_was(path: Path) -> None:
@@ -250,25 +395,42 @@ def test_an_index_of_their_own_is_made_again_as_it_was(path: Path) -> None:
     assert migrations.check() == []
 
 
-@pytest.mark.parametrize(
-    ("found", "kept"),
-    [
-        ("0001-01-01T00:00:00", "0001-01-01T00:00:00.000000Z"),
-        ("9999-12-31T23:59:59.999999", "9999-12-31T23:59:59.999999Z"),
-        ("2026-11-23T08:13:00.123456789Z", "2026-11-23T08:13:00.123456Z"),
-        ("2026-11-23T08:13:00,5+05:30", "2026-11-23T02:43:00.500000Z"),
-        ("2026-11-23 08", "2026-11-23T08:00:00.000000Z"),
-        ("2026-03-29T02:30:00+0100", "2026-03-29T01:30:00.000000Z"),
-    ],
-)
-def test_a_time_in_any_iso_form_is_rewritten_to_fixed_width_utc(
-    path: Path, found: str, kept: str
-) -> None:
-    make_with_four(path, f"UPDATE orders SET created_at = '{found}' WHERE id = 12")
+def test_an_index_of_their_own_on_a_server_stays(server: Database) -> None:
+    index = 'CREATE INDEX "re 50%% cent" ON orders (lower(created_at), status DESC) WHERE id > 3'
+    make_with_four(server, index)
+    there = "SELECT indexname FROM pg_indexes WHERE indexname LIKE 're %'"
+    assert rows(server, there) == [("re 50%% cent",)]
 
     migrations.upgrade()
 
-    assert rows(path, "SELECT created_at FROM orders WHERE id = 12") == [(kept,)]
+    assert rows(server, there) == [("re 50%% cent",)]
+    assert migrations.check() == []
+
+
+TIMES = {
+    "0001-01-01T00:00:00": "0001-01-01T00:00:00.000000Z",
+    "9999-12-31T23:59:59.999999": "9999-12-31T23:59:59.999999Z",
+    "2026-11-23T08:13:00.123456789Z": "2026-11-23T08:13:00.123456Z",
+    "2026-11-23T08:13:00,5+05:30": "2026-11-23T02:43:00.500000Z",
+    "2026-11-23 08": "2026-11-23T08:00:00.000000Z",
+    "2026-03-29T02:30:00+0100": "2026-03-29T01:30:00.000000Z",
+    EIGHT: EIGHT,
+}
+
+
+def test_a_time_in_any_iso_form_is_rewritten_to_fixed_width_utc(there: Database) -> None:
+    make_with_four(there)
+    for number, found in enumerate(TIMES):
+        run(
+            there,
+            "INSERT INTO transactions"
+            f" VALUES ({100 + number}, 1, NULL, 'debit', 1, 1, 'x', '{found}')",
+        )
+
+    migrations.upgrade("0002")
+
+    kept = rows(there, "SELECT created_at FROM transactions WHERE id >= 100 ORDER BY id")
+    assert [time for (time,) in kept] == list(TIMES.values())
 
 
 def test_right_values_under_other_types_are_taken(path: Path, migrated: Path) -> None:
@@ -281,6 +443,90 @@ def test_right_values_under_other_types_are_taken(path: Path, migrated: Path) ->
         (1900, "cs_1")
     ]
     assert _shapes(path) == _shapes(migrated)
+
+
+def test_right_values_under_other_types_on_a_server_are_taken(server: Database) -> None:
+    tables = four("postgresql")
+    others = {
+        name: re.sub(r"VARCHAR\(\d+\)", "TEXT", text).replace(" BIGINT", " SMALLINT")
+        for name, text in tables.items()
+    }
+    make(server, *FEW_ACCOUNTS, *others.values(), *ROWS)
+
+    migrations.upgrade()
+
+    assert rows(server, "SELECT sum(amount_cents), max(stripe_session_id) FROM orders") == [
+        (1900, "cs_1")
+    ]
+    assert migrations.check() == []
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "",  # as SERIAL makes it
+        "ALTER TABLE orders ALTER id DROP DEFAULT; DROP SEQUENCE orders_id_seq",
+        "ALTER TABLE orders ALTER id DROP DEFAULT",  # the sequence stays, and is in the way
+        "ALTER TABLE orders ALTER id DROP DEFAULT; DROP SEQUENCE orders_id_seq;"
+        "ALTER TABLE orders ALTER id ADD GENERATED ALWAYS AS IDENTITY",
+        "ALTER TABLE orders ALTER id DROP DEFAULT; DROP SEQUENCE orders_id_seq;"
+        'ALTER TABLE orders ALTER id ADD GENERATED BY DEFAULT AS IDENTITY (SEQUENCE NAME "50%'
+        """ o'n""'" MAXVALUE 20 CYCLE)""",
+        "CREATE SEQUENCE shared; ALTER TABLE orders ALTER id SET DEFAULT nextval('shared');"
+        "ALTER TABLE transactions ALTER id SET DEFAULT nextval('shared')",
+    ],
+    ids=["serial", "none", "unused", "always", "by default", "shared"],
+)
+def test_ids_go_on_above_the_highest_that_was_given(server: Database, how: str) -> None:
+    make_with_four(server, how)
+
+    migrations.upgrade()
+    new = [order_store.create(1, "top_up", 1000).id for _ in range(9)]
+
+    assert new == list(range(14, 23))
+    assert migrations.check() == []
+
+
+def test_an_id_that_was_given_and_deleted_is_not_given_again(server: Database) -> None:
+    make_with_four(server, "SELECT setval('orders_id_seq', 500)")
+
+    migrations.upgrade()
+
+    assert order_store.create(1, "top_up", 1000).id == 501
+
+
+def test_rules_and_names_of_theirs_give_way_to_ours(server: Database) -> None:
+    make_with_four(
+        server,
+        """
+        DROP INDEX ix_orders_stripe_session_id;
+        ALTER TABLE orders ADD CONSTRAINT ix_orders_stripe_session_id UNIQUE (stripe_session_id);
+        ALTER TABLE orders ADD CONSTRAINT ck_orders_status CHECK (status <> 'refunded');
+        ALTER TABLE orders ADD CONSTRAINT "50% o""'r" CHECK (amount_cents < 9999);
+        ALTER TABLE orders ALTER amount_cents SET DEFAULT 7, ALTER completed_at SET DEFAULT 'x',
+            ALTER stripe_session_id TYPE VARCHAR(9), ALTER created_at TYPE VARCHAR(30);
+        ALTER TABLE orders DROP CONSTRAINT orders_account_id_fkey;
+        ALTER TABLE orders ADD CONSTRAINT fk_orders_account_id FOREIGN KEY (account_id)
+            REFERENCES accounts ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED;
+        ALTER TABLE orders DROP CONSTRAINT orders_pkey CASCADE;
+        ALTER TABLE orders ALTER id DROP NOT NULL;
+        """,
+    )
+
+    migrations.upgrade()
+
+    assert migrations.check() == []
+    run(server, "UPDATE orders SET amount_cents = 10000, completed_at = NULL WHERE id = 7")
+
+
+def test_what_others_were_granted_stays_granted(server: Database) -> None:
+    granted = "SELECT grantee, privilege_type FROM information_schema.role_table_grants"
+    granted += " WHERE table_name = 'orders' AND grantee = 'PUBLIC'"
+    make_with_four(server, "GRANT SELECT, INSERT ON orders TO PUBLIC")
+
+    migrations.upgrade()
+
+    assert sorted(rows(server, granted)) == [("PUBLIC", "INSERT"), ("PUBLIC", "SELECT")]
 
 
 @pytest.mark.parametrize(
@@ -401,6 +647,59 @@ def test_what_must_be_there_once_and_is_there_twice_is_named(
     _assert_refused(path, f"table {table}, row ", "is there twice")
 
 
+BROKEN_ON_A_SERVER = [
+    ("orders", 7, "status = 'Completed'", "breaks the rule"),
+    ("orders", 7, "order_type = ''", "breaks the rule"),
+    ("orders", 7, "amount_cents = -1", "breaks the rule"),
+    ("orders", 7, "account_id = 99", "is not in accounts"),
+    ("orders", 7, "discount_code_id = 99", "is not in discount_codes"),
+    ("orders", 7, "stripe_session_id = ''", "breaks the rule"),
+    ("orders", 7, "stripe_session_id = repeat('s', 256)", "breaks the rule"),
+    ("orders", 7, "created_at = 'yesterday'", "is not a time"),
+    ("orders", 7, "created_at = '2026-02-30T08:13:00.000000Z'", "is not a time"),
+    ("orders", 7, "created_at = repeat(md5(random()::text), 999)", "is not a time"),
+    ("orders", 7, "completed_at = '1710011212000'", "is not a time"),
+    ("orders", 7, "completed_at = ''", "is not a time"),
+    ("orders", 7, "id = 0", "breaks the rule"),
+    ("orders", 7, "status = NULL", "is not allowed"),
+    ("orders", 7, "created_at = NULL", "is not allowed"),
+    ("orders", 12, "stripe_session_id = 'cs_1'", "is there twice"),
+    ("orders", 12, "id = 7", "is there twice"),
+    ("discount_codes", 3, "code = 'launch10'", "breaks the rule"),
+    ("discount_codes", 3, "code = 'AB'", "breaks the rule"),
+    ("discount_codes", 3, "code = 'ABÉ'", "breaks the rule"),
+    ("discount_codes", 3, "code = 'ABC' || chr(10)", "breaks the rule"),
+    ("discount_codes", 9, "code = 'LAUNCH10'", "is there twice"),
+    ("discount_codes", 3, "discount_value = 150", "breaks the rule"),
+    ("discount_codes", 3, "current_uses = 4", "breaks the rule"),
+    ("discount_codes", 3, "active = NULL", "is not allowed"),
+    ("account_balances", 4, "balance_cents = 100000000000", "breaks the rule"),
+    ("account_balances", 5, "account_id = 1", "is there twice"),
+    ("transactions", 21, "description = repeat('d', 300)", "breaks the rule"),
+    ("transactions", 21, "order_id = 99", "is not in orders"),
+    ("transactions", 22, "order_id = 7, transaction_type = 'credit'", "is there twice"),
+]
+
+
+def test_a_row_on_a_server_that_breaks_a_rule_is_named_and_nothing_is_changed(
+    server: Database,
+) -> None:
+    # Without rules of their own, which would not let the rows be broken.
+    bare = "CREATE TABLE bare AS TABLE {0}; DROP TABLE {0} CASCADE; ALTER TABLE bare RENAME TO {0}"
+    wide = """
+        ALTER TABLE account_balances ALTER balance_cents TYPE BIGINT;
+        ALTER TABLE orders ALTER stripe_session_id TYPE TEXT, ALTER created_at TYPE TEXT;
+        ALTER TABLE transactions ALTER description TYPE TEXT
+        """
+    make_with_four(server, *map(bare.format, FOUR), wide)
+
+    for table, row, change, why in BROKEN_ON_A_SERVER:
+        make(server, f"UPDATE {table} SET {change} WHERE id = {row}")
+        named = "" if change.startswith("id = ") or why == "is there twice" else f", row {row}"
+        _assert_left_alone(server, f"table {table}{named}", f"{change.split()[0]} ", why)
+        make(server, f"TRUNCATE {', '.join(FOUR)}", *ROWS)
+
+
 def test_rows_are_compared_as_the_new_table_will_whatever_the_old_ones_collation(
     path: Path,
 ) -> None:
@@ -457,6 +756,69 @@ def test_a_table_of_another_shape_is_named_and_nothing_is_changed(
     make_with_four(path, shape, wal=wal)
 
     _assert_refused(path, named)
+
+
+@pytest.mark.parametrize(
+    ("shape", "named"),
+    [
+        ("ALTER TABLE orders ADD note TEXT", "table orders: an extra column note"),
+        ("ALTER TABLE orders DROP completed_at", "table orders: no column completed_at"),
+        ('ALTER TABLE orders RENAME status TO "Status"', "an extra column Status"),
+        (
+            "ALTER TABLE discount_codes ALTER active TYPE INTEGER USING 1",
+            "table discount_codes: column active is integer",
+        ),
+        (
+            "ALTER TABLE orders ALTER amount_cents TYPE NUMERIC(12, 2)",
+            "table orders: column amount_cents is numeric",
+        ),
+        (
+            "ALTER TABLE orders ALTER created_at TYPE TIMESTAMPTZ USING now()",
+            "table orders: column created_at is timestamp with time zone",
+        ),
+        (
+            "ALTER TABLE account_balances DROP updated_at, ADD updated_at VARCHAR(50)"
+            " GENERATED ALWAYS AS ('2026') STORED",
+            "table account_balances: column updated_at is character varying and generated",
+        ),
+        ("ALTER TABLE transactions SET UNLOGGED", "transactions: it is not a table of its own"),
+        ("CREATE TABLE old () INHERITS (orders)", "table orders: it is not a table of its own"),
+        (
+            "ALTER TABLE account_balances DROP CONSTRAINT account_balances_pkey,"
+            " ADD PRIMARY KEY (account_id)",
+            "table account_balances: its primary key is not id",
+        ),
+        (
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+            """CREATE TRIGGER "wa'tch" AFTER UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION f()""",
+            "table orders: the trigger wa'tch works on it",
+        ),
+        ("CREATE VIEW paid AS SELECT id FROM orders", "table orders: the view paid works on it"),
+        (
+            "CREATE MATERIALIZED VIEW paid AS SELECT count(*) FROM transactions",
+            "table transactions: the view paid works on it",
+        ),
+        (
+            "CREATE RULE quiet AS ON DELETE TO orders DO INSTEAD NOTHING",
+            "table orders: the rule quiet works on it",
+        ),
+        (
+            "CREATE RULE afar AS ON DELETE TO accounts DO ALSO DELETE FROM orders",
+            "table orders: the rule afar works on it",
+        ),
+        ("CREATE POLICY own ON orders USING (TRUE)", "table orders: the policy own works on it"),
+        ("CREATE TABLE audit_log (id INTEGER)", "audit_log"),
+        ("CREATE VIEW audit_log AS SELECT 1", "audit_log"),
+        ("CREATE INDEX ix_transactions_order_credit ON accounts (email)", "ix_transactions_order"),
+    ],
+    ids=label,
+)
+def test_a_table_of_another_shape_on_a_server_is_named_and_nothing_is_changed(
+    server: Database, shape: str, named: str
+) -> None:
+    make_with_four(server, shape)
+
+    _assert_left_alone(server, named)
 
 
 @pytest.mark.parametrize("kind", ["TABLE Orders (id INTEGER)", "VIEW orders AS SELECT 1"])
@@ -543,6 +905,41 @@ def _assert_refused(path: Path, *named: str) -> None:
     assert str(path) in refused.value.message
 
 
+def _assert_left_alone(server: Database, *named: str) -> None:
+    before = server.dump()
+
+    with pytest.raises(SchemaError) as refused:
+        migrations.upgrade()
+
+    assert server.dump() == before
+    assert all(words in refused.value.message for words in named), (named, refused.value.message)
+    assert str(server) in refused.value.message
+    assert "\n" not in refused.value.message
+
+
+def _with_foreign_keys(there: Database) -> list[str]:
+    return ["PRAGMA foreign_keys=ON"] if there.dialect == "sqlite" else []
+
+
+def _theirs_on_a_server(server: Database) -> list[str]:
+    """Every row and definition, but for what tbpay added."""
+    database.close()
+    return [
+        re.sub(r"^(accounts \(.*), None\)", r"\1)", line)
+        for line in server.dump()
+        if not re.search(rf"tbpay|stripe_customer_id|{'|'.join(OURS)}", line)
+    ]
+
+
+def _shapes_on_a_server(server: Database) -> set[str]:
+    """All that our tables are made of, without their rows."""
+    database.close()
+    kinds = ("column", "constraint", "index", "trigger", "function")
+    return {
+        line for line in server.dump() if line.startswith(kinds) and re.search("|".join(OURS), line)
+    }
+
+
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -556,7 +953,7 @@ def _theirs(path: Path) -> dict[str, Any]:
         for kind, name, table, text in rows(
             path, "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY rowid"
         )
-        if table not in OURS | {"tbpay_alembic_version"}
+        if table not in {*OURS, "tbpay_alembic_version"}
     ]
     return {
         "schema": schema,

@@ -5,8 +5,21 @@ application made them by the same plan, and `ROWS` a few rows for them.
 """
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
+
+import psycopg
+import sqlalchemy as sa
+from databases import Database, PostgresDatabase, SqliteDatabase
+from postgres import NoPostgresError
+from probes import not_run
+
+from tbpay import database
+
+W = TypeVar("W", Path, Database)
 
 ACCOUNTS = (
     """
@@ -41,6 +54,49 @@ ACCOUNTS = (
     WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
     INSERT INTO accounts (email, phone, plan, created_at)
     SELECT 'a' || i || '@example.com', '+1' || i, iif(i % 10, 'basic', 'pro'), '2026-01-01' FROM n
+    """,
+    "INSERT INTO messages (account_id, body) SELECT id, 'hello ' || id FROM accounts",
+    "DELETE FROM accounts WHERE id > 990",
+)
+
+POSTGRESQL_ACCOUNTS = (
+    """
+    CREATE TABLE accounts (
+        id INTEGER GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        email VARCHAR(255) NOT NULL UNIQUE,
+        phone TEXT,
+        plan TEXT DEFAULT 'basic' CHECK (plan IN ('basic', 'pro')),
+        created_at TIMESTAMPTZ DEFAULT now(),
+        domain TEXT GENERATED ALWAYS AS (split_part(email, '@', 2)) STORED,
+        UNIQUE (phone, plan)
+    )
+    """,
+    "CREATE INDEX ix_pro ON accounts (phone) WHERE plan = 'pro'",
+    "CREATE UNIQUE INDEX ix_lower ON accounts (lower(email))",
+    "CREATE TABLE log (at TIMESTAMPTZ, account_id INTEGER)",
+    """
+    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN INSERT INTO log VALUES (now(), NEW.id); RETURN NEW; END'
+    """,
+    """
+    CREATE TRIGGER accounts_log AFTER UPDATE OF plan ON accounts
+    FOR EACH ROW EXECUTE FUNCTION note()
+    """,
+    "CREATE VIEW pros AS SELECT * FROM accounts WHERE plan = 'pro'",
+    """
+    CREATE TABLE messages (
+        id SERIAL PRIMARY KEY,
+        account_id INTEGER REFERENCES accounts (id) ON DELETE CASCADE,
+        body TEXT
+    )
+    """,
+    "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)",
+    "INSERT INTO alembic_version VALUES ('webapp9f3a')",
+    """
+    INSERT INTO accounts (email, phone, plan, created_at)
+    SELECT 'a' || i || '@example.com', '+1' || i,
+        CASE i % 10 WHEN 0 THEN 'pro' ELSE 'basic' END, '2026-01-01Z'
+    FROM generate_series(1, 1000) AS i
     """,
     "INSERT INTO messages (account_id, body) SELECT id, 'hello ' || id FROM accounts",
     "DELETE FROM accounts WHERE id > 990",
@@ -120,8 +176,8 @@ FOUR = {
 ROWS = (
     """
     INSERT INTO discount_codes VALUES
-        (3, 'LAUNCH10', 'percent', 10, 3, 1, 1, 'co_1', '2026-11-23T08:13:00'),
-        (9, 'FIVE_OFF', 'fixed', 500, NULL, 0, 0, NULL, '2026-11-23 08:13:00.5')
+        (3, 'LAUNCH10', 'percent', 10, 3, 1, TRUE, 'co_1', '2026-11-23T08:13:00'),
+        (9, 'FIVE_OFF', 'fixed', 500, NULL, 0, FALSE, NULL, '2026-11-23 08:13:00.5')
     """,
     """
     INSERT INTO orders VALUES
@@ -143,18 +199,57 @@ ROWS = (
 )
 
 
-def make(path: Path, *scripts: str, wal: bool = False) -> Path:
+@contextmanager
+def empty(dialect: str, folder: Path) -> Iterator[Database]:
+    """A database without a table, for tbpay to work on; of SQLite there is not even the file."""
+    new = SqliteDatabase(folder / "tbpay.db") if dialect == "sqlite" else _emptied()
+    database.configure(new.url)
+    yield new
+    database.close()
+
+
+def _emptied() -> Database:
+    try:
+        one = _one_on_a_server()
+    except NoPostgresError as error:
+        not_run("postgresql", str(error))
+    name = sa.make_url(one.url).database
+    one.run(f"ALTER DATABASE {name} RESET ALL")
+    one.run('DROP SCHEMA IF EXISTS public, "its own" CASCADE', "CREATE SCHEMA public")
+    return one
+
+
+@cache
+def _one_on_a_server() -> Database:
+    """A database for one test after the other: to empty it is faster than to make a new one."""
+    return PostgresDatabase.new()
+
+
+def four(dialect: str) -> dict[str, str]:
+    """The four tables, with the ids that the application's tools make on each database."""
+    if dialect == "sqlite":
+        return FOUR
+    return {name: text.replace("id INTEGER NOT", "id SERIAL NOT", 1) for name, text in FOUR.items()}
+
+
+def make(where: W, *scripts: str, wal: bool = False) -> W:
     """Make a database out of SQL, closed and whole: nothing of it stands in a log beside it."""
-    with closing(sqlite3.connect(path)) as connection:
+    if isinstance(where, PostgresDatabase):
+        with psycopg.connect(where.url, autocommit=True) as server:
+            for script in scripts:
+                server.execute(script.encode())
+        return where
+    with closing(sqlite3.connect(str(where))) as connection:
         connection.execute("PRAGMA synchronous=OFF")
         if wal:
             connection.execute("PRAGMA journal_mode=WAL")
         for script in scripts:
             connection.executescript(script)
         connection.commit()
-    return path
+    return where
 
 
-def make_with_four(path: Path, *scripts: str, wal: bool = False) -> Path:
+def make_with_four(where: W, *scripts: str, wal: bool = False) -> W:
     """Make a database that holds accounts and the four tables, with rows in all of them."""
-    return make(path, *FEW_ACCOUNTS, *FOUR.values(), *ROWS, *scripts, wal=wal)
+    dialect = where.dialect if isinstance(where, Database) else "sqlite"
+    return make(where, *FEW_ACCOUNTS, *four(dialect).values(), *ROWS, *scripts, wal=wal)

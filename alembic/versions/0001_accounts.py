@@ -16,6 +16,8 @@ branch_labels = None
 depends_on = None
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+# What an index of some rows only is known by.
+PARTIAL = {"sqlite_where", "postgresql_where"}
 
 
 def upgrade() -> None:
@@ -49,9 +51,9 @@ def check_id(inspector: sa.Inspector) -> None:
     unique = [inspector.get_pk_constraint("accounts")["constrained_columns"]]
     unique += [
         [str(name) for name in index["column_names"]]
-        # What UNIQUE makes by itself is an automatic index.
+        # What UNIQUE makes by itself is an automatic index of SQLite.
         for index in inspector.get_indexes("accounts", include_auto_indexes=True)
-        if index["unique"] and "sqlite_where" not in index.get("dialect_options", {})
+        if index["unique"] and not index.get("dialect_options", {}).keys() & PARTIAL
     ]
     if not isinstance(types.get("id"), sa.Integer) or ["id"] not in unique:
         raise CommandError(

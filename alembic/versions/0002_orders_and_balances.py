@@ -2,16 +2,17 @@
 
 Revision 0002, after 0001.
 
-Where the web application made these tables by the same plan, their rows move into the new ones:
+Where the web application made these tables by the same plan, they become ours with their rows:
 every row is held against every rule first, and what breaks one stops the migration before anything
-is written. Times, in whatever ISO 8601 they were, are rewritten to the fixed width whose text order
-is time order.
+is written. SQLite's rows move into new tables; PostgreSQL's tables are altered where they are.
+Times, in whatever ISO 8601 they were, are rewritten to the fixed width whose text order is time
+order.
 """
 
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from alembic import context, op
@@ -29,7 +30,8 @@ METADATA = sa.MetaData(
     }
 )
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-TIME = sa.String(50)
+# By their bytes, whatever the database's language: text order is time order.
+TIME = sa.String(50).with_variant(sa.String(50, collation="C"), "postgresql")
 
 
 def rule(column: str, condition: str) -> sa.CheckConstraint:
@@ -44,14 +46,20 @@ def of_fixed_width(column: str) -> sa.CheckConstraint:
     return rule(column, "LIKE '____-__-__T__:__:__.______Z'")
 
 
+def only(dialect: str, name: str, condition: str) -> sa.CheckConstraint:
+    check = sa.CheckConstraint(condition, name=name, info={"dialect": dialect})
+    return check.ddl_if(dialect=dialect)
+
+
 def integers(*columns: str) -> sa.CheckConstraint:
     """SQLite keeps a fraction or a word in an INTEGER column all the same."""
     kept = " AND ".join(f"typeof({column}) IN ('integer', 'null')" for column in columns)
-    return sa.CheckConstraint(kept, name="integers").ddl_if(dialect="sqlite")
+    return only("sqlite", "integers", kept)
 
 
 def unique_where(name: str, column: str, condition: str) -> sa.Index:
-    return sa.Index(name, column, unique=True, sqlite_where=sa.text(condition))
+    where = sa.text(condition)
+    return sa.Index(name, column, unique=True, sqlite_where=where, postgresql_where=where)
 
 
 sa.Table("accounts", METADATA, sa.Column("id", BIG, primary_key=True))
@@ -71,11 +79,13 @@ TABLES = [
         sa.Column("stripe_coupon_id", sa.String(255)),
         sa.Column("created_at", TIME, nullable=False),
         rule("id", "BETWEEN 1 AND 9223372036854775807"),
-        sa.CheckConstraint(
+        only(
+            "sqlite",
+            "code",
             "code GLOB '[A-Z0-9]*' AND code NOT GLOB '*[^A-Z0-9_-]*'"
             " AND length(code) BETWEEN 3 AND 50 AND instr(code, char(0)) = 0",
-            name="code",
-        ).ddl_if(dialect="sqlite"),
+        ),
+        only("postgresql", "code", "code ~ '^[A-Z0-9][A-Z0-9_-]{2,49}$'"),
         rule("discount_type", "IN ('percent', 'fixed')"),
         rule(
             "discount_value",
@@ -86,7 +96,7 @@ TABLES = [
             "current_uses",
             "BETWEEN 0 AND 2147483647 AND (max_uses IS NULL OR current_uses <= max_uses)",
         ),
-        rule("active", "IN (0, 1)").ddl_if(dialect="sqlite"),
+        only("sqlite", "active", "active IN (0, 1)"),
         of_1_to_255("stripe_coupon_id"),
         of_fixed_width("created_at"),
         integers("discount_value", "max_uses", "current_uses"),
@@ -165,6 +175,41 @@ TABLES = [
 ]
 
 
+class Spelling(NamedTuple):
+    """How one of the two databases is asked about a column."""
+
+    as_compared: str
+    as_shown: str
+    is_no_number: str
+    is_no_text: str
+    is_no_time: str
+
+
+SPELLINGS = {
+    "sqlite": Spelling(
+        as_compared="{0} COLLATE BINARY",
+        as_shown="CASE WHEN is_text(CAST({0} AS BLOB)) THEN {0} ELSE CAST({0} AS BLOB) END",
+        is_no_number="typeof({0}) NOT IN ('integer', 'null')",
+        is_no_text="typeof({0}) = 'blob' OR NOT is_text(CAST({0} AS BLOB))",
+        is_no_time="{0} IS NOT NULL AND fixed_width({0}) IS NULL",
+    ),
+    # A column of the right type takes no value of another one.
+    "postgresql": Spelling(
+        as_compared='CAST({0} AS TEXT) COLLATE "C"',
+        as_shown="{0}",
+        is_no_number="FALSE",
+        is_no_text="FALSE",
+        is_no_time="{0} IN (SELECT found FROM tbpay_times WHERE kept IS NULL)",
+    ),
+}
+# The types under which PostgreSQL may keep what the plan calls whole numbers, text and yes or no.
+TYPES = {
+    sa.Integer: ("smallint", "integer", "bigint"),
+    sa.String: ("character varying", "text"),
+    sa.Boolean: ("boolean",),
+}
+
+
 def upgrade() -> None:
     present = columns_present()
     adopted = [table for table in TABLES if table.name in present]
@@ -175,16 +220,18 @@ def upgrade() -> None:
     for table in adopted:
         check_shape(table, present[table.name])
     if adopted:
-        teach()
+        teach(adopted)
     for table in adopted:
         check_rows(table, present)
     if "stripe_customer_id" not in present.get("accounts", ()):
         op.add_column("accounts", sa.Column("stripe_customer_id", text_in_accounts()))
     for table in TABLES:
-        if table in adopted:
-            move(table)
-        else:
+        if table not in adopted:
             create(table)
+        elif is_postgresql():
+            alter(table)
+        else:
+            move(table)
     context.config.attributes.setdefault("adopted", []).extend(table.name for table in adopted)
 
 
@@ -192,6 +239,10 @@ def downgrade() -> None:
     """Drop the four; accounts keeps its column, which the web application may have filled."""
     for table in reversed(TABLES):
         op.drop_table(table.name)
+
+
+def is_postgresql() -> bool:
+    return op.get_context().dialect.name == "postgresql"
 
 
 def database() -> sa.Connection | None:
@@ -203,7 +254,9 @@ def database() -> sa.Connection | None:
 
 def ask(question: str) -> list[Any]:
     there = database()
-    return [] if there is None else list(there.exec_driver_sql(question))
+    # Without parameters no character of a question is a place for one.
+    literally = {"no_parameters": True}
+    return [] if there is None else list(there.exec_driver_sql(question, None, literally))
 
 
 def columns_present() -> dict[str, list[str]]:
@@ -220,9 +273,10 @@ def columns_present() -> dict[str, list[str]]:
 
 def text_in_accounts() -> sa.String:
     """VARCHAR, unless the web application made its table STRICT, which knows no such word."""
-    for (text,) in ask("SELECT sql FROM sqlite_master WHERE name = 'accounts'"):
-        if "STRICT" in text.rpartition(")")[2].upper():
-            return sa.Text()
+    if not is_postgresql():
+        for (text,) in ask("SELECT sql FROM sqlite_master WHERE name = 'accounts'"):
+            if "STRICT" in text.rpartition(")")[2].upper():
+                return sa.Text()
     return sa.String(255)
 
 
@@ -231,20 +285,87 @@ def check_shape(table: sa.Table, found: list[str]) -> None:
     wanted = old_columns(table)
     words = [f"an extra column {name}" for name in found if name not in wanted]
     words += [f"no column {name}" for name in wanted if name not in found]
+    words += unlike_in_postgresql(table) if is_postgresql() else working_on_in_sqlite(table)
     if words:
         raise CommandError(f"table {table}: {words[0]}")
-    for kind, name, text in ask(
-        "SELECT type, name, sql FROM sqlite_master WHERE type IN ('trigger', 'view')"
-    ):
-        if re.search(rf"\b{table}\b", text, re.IGNORECASE):
-            raise CommandError(f"table {table}: the {kind} {name} works on it")
+
+
+def working_on_in_sqlite(table: sa.Table) -> list[str]:
+    return [
+        f"the {kind} {name} works on it"
+        for kind, name, text in ask(
+            "SELECT type, name, sql FROM sqlite_master WHERE type IN ('trigger', 'view')"
+        )
+        if re.search(rf"\b{table}\b", text, re.IGNORECASE)
+    ]
+
+
+def unlike_in_postgresql(table: sa.Table) -> list[str]:
+    """Also say what SQLite has no word for: another kind of table, types that keep other things."""
+    kinds = {
+        name: next(kinds for kind, kinds in TYPES.items() if isinstance(column.type, kind))
+        for name, column in old_columns(table).items()
+    }
+    words = [
+        f"column {name} is {kind}{' and generated' if is_generated else ''}"
+        for name, kind, is_generated in ask(
+            f"""
+            SELECT attname, format_type(atttypid, NULL), attgenerated <> '' FROM pg_attribute
+            WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped
+            ORDER BY attnum
+            """
+        )
+        if is_generated or kind not in kinds.get(name, (kind,))
+    ]
+    words += [
+        "it is not a table of its own that survives a crash"
+        for (is_plain,) in ask(
+            f"""
+            SELECT relkind = 'r' AND relpersistence = 'p' AND reloftype = 0 AND NOT EXISTS (
+                SELECT 1 FROM pg_inherits WHERE pg_class.oid IN (inhrelid, inhparent)
+            )
+            FROM pg_class WHERE oid = '{table}'::regclass
+            """
+        )
+        if not is_plain
+    ]
+    words += [
+        "its primary key is not id"
+        for (key,) in ask(
+            f"""
+            SELECT pg_get_constraintdef(oid) FROM pg_constraint
+            WHERE conrelid = '{table}'::regclass AND contype = 'p'
+            """
+        )
+        if key != "PRIMARY KEY (id)"
+    ]
+    # A view is a rule by the name of _RETURN.
+    words += [
+        f"the {kind} {name} works on it"
+        for kind, name in ask(
+            f"""
+            SELECT 'trigger', tgname FROM pg_trigger
+            WHERE tgrelid = '{table}'::regclass AND NOT tgisinternal
+            UNION ALL
+            SELECT 'policy', polname FROM pg_policy WHERE polrelid = '{table}'::regclass
+            UNION ALL
+            SELECT DISTINCT
+                CASE rulename WHEN '_RETURN' THEN 'view' ELSE 'rule' END,
+                CASE rulename WHEN '_RETURN' THEN relname ELSE rulename END
+            FROM pg_depend
+                JOIN pg_rewrite ON pg_rewrite.oid = objid AND classid = 'pg_rewrite'::regclass
+                JOIN pg_class ON pg_class.oid = ev_class
+            WHERE refclassid = 'pg_class'::regclass AND refobjid = '{table}'::regclass
+            """
+        )
+    ]
+    return words
 
 
 def check_rows(table: sa.Table, present: dict[str, list[str]]) -> None:
     """Name the first row that the new table would refuse, or whose time cannot be read."""
     for column, is_broken, why in rules(table, present):
-        as_bytes = f"CAST({column} AS BLOB)"
-        value = f"CASE WHEN is_text({as_bytes}) THEN {column} ELSE {as_bytes} END"
+        value = spelling().as_shown.format(column)
         for row, found in ask(
             f"SELECT id, {value} FROM {plainly(table)} WHERE {is_broken} ORDER BY id LIMIT 1"
         ):
@@ -258,12 +379,11 @@ def rules(table: sa.Table, present: dict[str, list[str]]) -> Iterator[tuple[str,
         if not column.nullable:
             yield name, f"{name} IS NULL", "is not allowed"
         if isinstance(column.type, sa.Integer):
-            yield name, f"typeof({name}) NOT IN ('integer', 'null')", "is not a whole number"
+            yield name, spelling().is_no_number.format(name), "is not a whole number"
         if isinstance(column.type, sa.String):
-            is_text = f"is_text(CAST({name} AS BLOB))"
-            yield name, f"typeof({name}) = 'blob' OR NOT {is_text}", "is not text"
+            yield name, spelling().is_no_text.format(name), "is not text"
         if name in times(table):
-            yield name, f"{name} IS NOT NULL AND fixed_width({name}) IS NULL", "is not a time"
+            yield name, spelling().is_no_time.format(name), "is not a time"
         for key in column.foreign_keys:
             parent = key.column.table.name
             there = f"SELECT 1 FROM {parent} WHERE {parent}.id = {table}.{name}"
@@ -277,14 +397,30 @@ def rules(table: sa.Table, present: dict[str, list[str]]) -> Iterator[tuple[str,
         yield name, f"{name} IN ({among}) AND {where}", "is there twice"
 
 
+def spelling() -> Spelling:
+    return SPELLINGS[op.get_context().dialect.name]
+
+
 def checks(table: sa.Table) -> dict[str, str]:
     """The ranges and word sets by their column; types and times are looked at by themselves."""
     found = {
         str(check.name).removeprefix(f"ck_{table}_"): str(check.sqltext)
-        for check in table.constraints
-        if isinstance(check, sa.CheckConstraint)
+        for check in checks_here(table)
     }
     return {name: found[name] for name in old_columns(table) if name in found.keys() - times(table)}
+
+
+def checks_here(table: sa.Table) -> list[sa.CheckConstraint]:
+    """The rules that this database is given, in the order of their names."""
+    here = op.get_context().dialect.name
+    return sorted(
+        (
+            check
+            for check in table.constraints
+            if isinstance(check, sa.CheckConstraint) and check.info.get("dialect", here) == here
+        ),
+        key=lambda check: str(check.name),
+    )
 
 
 def unique(table: sa.Table) -> Iterator[tuple[str, str]]:
@@ -309,7 +445,12 @@ def old_columns(table: sa.Table) -> dict[str, sa.Column[Any]]:
 
 def plainly(table: sa.Table) -> str:
     """The old rows as the new table will compare them, whatever collation their columns have."""
-    columns = ", ".join(f"{name} COLLATE BINARY AS {name}" for name in old_columns(table))
+    columns = ", ".join(
+        f"{spelling().as_compared.format(name)} AS {name}"
+        if isinstance(column.type, sa.String)
+        else name
+        for name, column in old_columns(table).items()
+    )
     return f"(SELECT {columns} FROM {table}) AS {table}"
 
 
@@ -354,15 +495,149 @@ def move(table: sa.Table) -> None:
             run(text)
 
 
+def alter(table: sa.Table) -> None:
+    """Take the old rules and defaults away, change the types, rewrite the times, add our rules.
+
+    An index of the web application's own stays, unless it has the name of one of ours.
+    """
+    ours = ", ".join(f"'{index.name}'" for index in indexes(table))
+    theirs = without_theirs(table, ours)
+    run(f"ALTER TABLE {table} {', '.join([*theirs, *retyped(table)])}")
+    for (name,) in ask(
+        f"""
+        SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+        WHERE indrelid = '{table}'::regclass AND relname IN ({ours}) ORDER BY relname
+        """
+    ):
+        op.drop_index(name)
+    for name in sorted(times(table)):
+        run(f"UPDATE {table} SET {name} = kept FROM tbpay_times WHERE found = {name}")
+    run(f"ALTER TABLE {table} {', '.join(with_ours(table))}")
+    create_indexes(table)
+    count_on(table)
+
+
+def without_theirs(table: sa.Table, ours: str) -> Iterator[str]:
+    """Drop what ours takes the place of: rules, references, defaults; what has a name of ours."""
+    for (name,) in ask(
+        f"""
+        SELECT quote_ident(conname) FROM pg_constraint WHERE conrelid = '{table}'::regclass
+            AND (contype IN ('c', 'f') OR contype = 'u' AND conname IN ({ours}))
+        ORDER BY conname
+        """
+    ):
+        yield f"DROP CONSTRAINT {name}"
+    for name, is_identity in ask(
+        f"""
+        SELECT attname, attidentity <> '' FROM pg_attribute
+        WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped
+            AND (atthasdef OR attidentity <> '')
+        ORDER BY attnum
+        """
+    ):
+        if not is_identity:
+            yield f"ALTER {name} DROP DEFAULT"
+        elif name == "id":
+            yield "ALTER id SET GENERATED BY DEFAULT"
+        else:
+            yield f"ALTER {name} DROP IDENTITY"
+
+
+def retyped(table: sa.Table) -> Iterator[str]:
+    for name, column in old_columns(table).items():
+        yield f"ALTER {name} TYPE {typed(column.type)}"
+        if not column.primary_key:
+            yield f"ALTER {name} {'DROP' if column.nullable else 'SET'} NOT NULL"
+    for name in table.columns.keys() - old_columns(table).keys():
+        yield f"ADD {name} {typed(table.columns[name].type)}"
+
+
+def typed(kind: Any) -> str:
+    return str(kind.compile(dialect=op.get_context().dialect))
+
+
+def with_ours(table: sa.Table) -> Iterator[str]:
+    if not ask(
+        f"SELECT 1 FROM pg_constraint WHERE conrelid = '{table}'::regclass AND contype = 'p'"
+    ):
+        yield "ADD PRIMARY KEY (id)"
+    dialect = op.get_context().dialect
+    new: Any = sa.schema.CreateTable(table).compile(dialect=dialect)
+    for name, column in table.columns.items():
+        if column.server_default is not None:
+            yield f"ALTER {name} SET DEFAULT {new.get_column_default_string(column)}"
+    for constraint in [*checks_here(table), *foreign_keys(table)]:
+        add = sa.schema.AddConstraint(constraint, isolate_from_table=False)
+        yield str(add.compile(dialect=dialect)).removeprefix(f"ALTER TABLE {table} ")
+
+
+def foreign_keys(table: sa.Table) -> list[sa.ForeignKeyConstraint]:
+    return sorted(table.foreign_key_constraints, key=lambda key: str(key.name))
+
+
+def count_on(table: sa.Table) -> None:
+    """Let the next id be above every one that was given, by a sequence of 64 bits of its own.
+
+    An identity stays one: its sequence is open to all who may insert.
+    """
+    [(sequence, is_identity)] = ask(
+        f"""
+        SELECT CAST(CAST(pg_get_serial_sequence('{table}', 'id') AS regclass) AS TEXT),
+            attidentity <> ''
+        FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attname = 'id'
+        """
+    )
+    if sequence is None:
+        sequence = next(
+            name
+            for name in (f"{table}_id_seq", f"tbpay_{table}_id_seq")
+            if ask(f"SELECT to_regclass('{name}') IS NULL")[0][0]
+        )
+        run(f"CREATE SEQUENCE {sequence} OWNED BY {table}.id")
+    run(f"ALTER SEQUENCE {sequence} AS BIGINT NO MAXVALUE NO CYCLE")
+    quoted = "'" + sequence.replace("'", "''") + "'"
+    if not is_identity:
+        run(f"ALTER TABLE {table} ALTER id SET DEFAULT nextval({quoted})")
+    [(last_id,)] = ask(
+        f"SELECT greatest((SELECT max(id) FROM {table}), last_value - (NOT is_called)::integer)"
+        f" FROM {sequence}"
+    )
+    if last_id > 0:
+        run(f"SELECT setval({quoted}, {last_id})")
+
+
 def run(statement: str) -> None:
-    op.get_bind().exec_driver_sql(statement)
+    op.get_bind().exec_driver_sql(statement, None, {"no_parameters": True})
 
 
-def teach() -> None:
-    """Give SQLite what reads a time, NULL for one that cannot be read, and what tells a text."""
-    driver: Any = op.get_bind().connection.driver_connection
-    driver.create_function("fixed_width", 1, fixed_width, deterministic=True)
-    driver.create_function("is_text", 1, is_text, deterministic=True)
+def teach(adopted: list[sa.Table]) -> None:
+    """Give the database what reads a time: NULL, or no answer, for one that cannot be read."""
+    if is_postgresql():
+        tabulate_times(adopted)
+    else:
+        driver: Any = op.get_bind().connection.driver_connection
+        driver.create_function("fixed_width", 1, fixed_width, deterministic=True)
+        driver.create_function("is_text", 1, is_text, deterministic=True)
+
+
+def tabulate_times(adopted: list[sa.Table]) -> None:
+    """Note every time that is not of fixed width yet, and what it will be; NULL: not a time."""
+    run('CREATE TEMPORARY TABLE tbpay_times (found TEXT COLLATE "C", kept TEXT) ON COMMIT DROP')
+    noted = sa.table("tbpay_times", sa.column("found"), sa.column("kept"))
+    texts = " UNION ".join(
+        f'SELECT CAST({name} AS TEXT) COLLATE "C" FROM {table} WHERE {name} IS NOT NULL'
+        for table in adopted
+        for name in sorted(times(table))
+    )
+    in_turns = {"no_parameters": True, "yield_per": 10_000}
+    for some in op.get_bind().exec_driver_sql(texts, None, in_turns).scalars().partitions():
+        changed = [
+            {"found": found, "kept": kept}
+            for found in some
+            if (kept := fixed_width(found)) != found
+        ]
+        if changed:
+            op.get_bind().execute(sa.insert(noted), changed)
 
 
 def is_text(stored: bytes | None) -> bool | None:

@@ -14,13 +14,14 @@ branch_labels = None
 depends_on = None
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+TIME = sa.String(50).with_variant(sa.String(50, collation="C"), "postgresql")
 
 
 def upgrade() -> None:
     op.create_table(
         "audit_log",
         sa.Column("id", BIG, primary_key=True),
-        sa.Column("at", sa.String(50), nullable=False),
+        sa.Column("at", TIME, nullable=False),
         sa.Column("actor", sa.String(255), nullable=False),
         sa.Column("host", sa.String(255), nullable=False),
         sa.Column("action", sa.String(50), nullable=False),

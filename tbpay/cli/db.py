@@ -23,7 +23,7 @@ def upgrade(
     revision: Annotated[str, argument(str, "REV", "The revision to go to.")] = "head",
     sql: Sql = False,
 ) -> None:
-    """Bring the tables up to date, after a backup; makes the file where there is none."""
+    """Bring the tables up to date. A SQLite file is made, or backed up if it holds rows."""
     from tbpay import migrations
     from tbpay.database import location
 
@@ -33,7 +33,8 @@ def upgrade(
     before = migrations.status().revision or "base"
     done = exits.kept(lambda: migrations.upgrade(revision, on_commit=exits.hold_signals))
     if any(table.how == "adopted" and table.table != "accounts" for table in done.tables):
-        note(f"no command undoes this: a downgrade would drop the rows; they are in {done.backup}")
+        kept = f"; they are in {done.backup}" if done.backup else ""
+        note(f"no command undoes this: a downgrade would drop the rows{kept}")
     elif done.steps:
         note(f"to undo: {location().command(f'db downgrade {before}')}")
     show(done, people=_for_people)
@@ -47,7 +48,7 @@ def downgrade(
     ] = None,
     sql: Sql = False,
 ) -> None:
-    """Take the tables back to an earlier revision, after a backup. accounts stays."""
+    """Take the tables back to an earlier revision. A SQLite file is backed up; accounts stays."""
     from tbpay import migrations
 
     if sql:
@@ -99,6 +100,8 @@ def _print_script(revision: str, *, down: bool = False) -> None:
 
 
 def _for_people(done: "Migration") -> dict[str, Any]:
+    from tbpay.database import File, location
+
     adopted = [_counted(each.table, each.rows) for each in done.tables if each.how == "adopted"]
     created = [each.table for each in done.tables if each.how == "created"]
     return {
@@ -107,7 +110,8 @@ def _for_people(done: "Migration") -> dict[str, Any]:
         "steps": "; ".join(f"{step.revision} {step.title}" for step in done.steps) or "none",
         **({"adopted": ", ".join(adopted)} if adopted else {}),
         **({"created": ", ".join(created)} if created else {}),
-        "backup": done.backup,
+        # The backups of a server are its own affair.
+        **({"backup": done.backup} if isinstance(location(), File) else {}),
     }
 
 

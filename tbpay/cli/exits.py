@@ -21,6 +21,7 @@ from tbpay.errors import (
     ConflictError,
     InvalidInputError,
     NotFoundError,
+    OutcomeUnknownError,
     RefusedError,
     SchemaError,
     TbpayError,
@@ -43,6 +44,7 @@ class Exit(IntEnum):
     SCHEMA = 7
     DIFFERENCES = 8
     UNCONFIRMED = 9
+    UNKNOWN = 10
     INTERRUPTED = 130
     PIPE_CLOSED = 141
     TERMINATED = 143
@@ -56,6 +58,7 @@ EXIT_OF: dict[type[TbpayError], Exit] = {
     UnavailableError: Exit.UNAVAILABLE,
     SchemaError: Exit.SCHEMA,
     ConfirmationError: Exit.UNCONFIRMED,
+    OutcomeUnknownError: Exit.UNKNOWN,
 }
 
 # The parser's own errors have no public name of their own but their children's.
@@ -102,8 +105,13 @@ def kept(work: Callable[[], T]) -> T:
     try:
         answer = work()
         _committed = True
-    finally:
+    except OutcomeUnknownError:
+        # A signal that came meanwhile would say that nothing was changed, and nobody knows that.
+        raise
+    except BaseException:
         _release_signals()
+        raise
+    _release_signals()
     return answer
 
 
@@ -186,7 +194,8 @@ def _report(error: TbpayError, code: Exit, *, as_json: bool) -> None:
     if settings.from_environment().debug:
         import traceback
 
-        _write("\n".join(map(safe, traceback.format_exc().splitlines())))
+        shown = _without_values(traceback.format_exc(), sys.exception())
+        _write("\n".join(map(safe, shown.splitlines())))
     if as_json:
         facts = {"code": error.code, "exit": code, "message": error.message, "hint": error.hint}
         _write(json_text({"error": facts}))
@@ -194,6 +203,21 @@ def _report(error: TbpayError, code: Exit, *, as_json: bool) -> None:
         _write(f"error: {safe(error.message)}")
         if error.hint is not None:
             _write(f"hint: {safe(error.hint)}")
+
+
+def _without_values(shown: str, error: BaseException | None) -> str:
+    """Take out of a traceback what PostgreSQL quotes of a row that it refuses: all of it."""
+    seen: list[BaseException] = []
+    ahead = [error]
+    while ahead:
+        each = ahead.pop()
+        # Errors may be each other's cause.
+        if each is not None and each not in seen:
+            quoted = getattr(getattr(each, "diag", None), "message_detail", None)
+            shown = shown.replace(quoted, "…") if quoted else shown
+            seen.append(each)
+            ahead += [each.__cause__, each.__context__]
+    return shown
 
 
 # Where a URL with a password was typed in the place of something else, the parser quotes it.

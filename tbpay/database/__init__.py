@@ -4,8 +4,9 @@
 for an application that does not use the environment.
 """
 
-from tbpay.database.engines import close, insert_if_absent
-from tbpay.database.location import Location, locate
+from tbpay.database.dialects import contains, insert_if_absent
+from tbpay.database.engines import close
+from tbpay.database.location import File, Location, Server, locate
 from tbpay.database.units import (
     atomically,
     configure,
@@ -17,11 +18,14 @@ from tbpay.database.units import (
 )
 
 __all__ = [
+    "File",
     "Location",
+    "Server",
     "atomically",
     "close",
     "configure",
     "connection",
+    "contains",
     "insert_if_absent",
     "locate",
     "location",

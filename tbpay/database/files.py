@@ -10,8 +10,9 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tbpay.database.engines import BUSY_SECONDS, translated
-from tbpay.database.location import DEFAULT_SOURCE, Location
+from tbpay.database import beginning
+from tbpay.database.engines import translated
+from tbpay.database.location import DEFAULT_SOURCE, File
 from tbpay.errors import Code, UnavailableError
 
 KEPT_BACKUPS = 5
@@ -21,12 +22,12 @@ _STAMP = "%Y%m%dT%H%M%S.%fZ"
 _STAMP_PATTERN = r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z"
 
 
-def is_blank(location: Location) -> bool:
+def is_blank(location: File) -> bool:
     """Tell whether there is no database yet: no file, or one without a single byte."""
     return not location.exists or location.path.stat().st_size == 0
 
 
-def create(location: Location) -> None:
+def create(location: File) -> None:
     """Make the database file: readable by its owner alone, in WAL mode.
 
     The default's directory is made too; another one is not, since a directory that is missing
@@ -48,7 +49,7 @@ def create(location: Location) -> None:
         raise _impossible(f"{location} cannot be made", location.path, error) from error
 
 
-def back_up(location: Location) -> Path:
+def back_up(location: File) -> Path:
     """Copy the database, as it was last committed, into a file beside it, and answer its name.
 
     To be called by the one writer alone. The copy is readable by its owner alone and gets its
@@ -73,7 +74,7 @@ def back_up(location: Location) -> Path:
     return backup
 
 
-def forget_old_backups(location: Location) -> None:
+def forget_old_backups(location: File) -> None:
     """Keep the newest five backups beside a database and delete the older ones."""
     ours = re.compile(re.escape(location.path.name) + r"\.backup-" + _STAMP_PATTERN)
     # The migration is done: a copy too many is no reason to say that it failed.
@@ -90,9 +91,9 @@ def _make_private(path: Path) -> None:
 
 def _set_wal(path: Path) -> None:
     """Switch to WAL, which another process that opens the file just now can hold up a moment."""
-    deadline = time.monotonic() + BUSY_SECONDS
+    deadline = time.monotonic() + beginning.BUSY_SECONDS
     name = f"{path.as_uri()}?mode=rw"
-    with closing(sqlite3.connect(name, uri=True, timeout=BUSY_SECONDS)) as connection:
+    with closing(sqlite3.connect(name, uri=True, timeout=beginning.BUSY_SECONDS)) as connection:
         while True:
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -104,7 +105,7 @@ def _set_wal(path: Path) -> None:
                 time.sleep(0.05)
 
 
-def _make_room(location: Location) -> None:
+def _make_room(location: File) -> None:
     """Refuse while nothing is begun, rather than fill the disk that the database writes to."""
     log = location.path.with_name(f"{location.path.name}-wal")
     needed = sum(path.stat().st_size for path in (location.path, log) if path.exists())

@@ -1,21 +1,27 @@
 """The doors to the database: a unit of work to change, a snapshot to read."""
 
 import os
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from tbpay.database import engines
-from tbpay.database.location import Location, locate
-from tbpay.errors import InvalidInputError
+from tbpay.database import beginning, engines, refusals
+from tbpay.database.location import File, Location, Server, locate
+from tbpay.errors import InvalidInputError, OutcomeUnknownError, SchemaError, UnavailableError
 
 T = TypeVar("T")
+
+# Between two tries of a unit: at random, up to a limit that is doubled each time.
+_SHORTEST_PAUSE_SECONDS = 0.01
+_LONGEST_PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -56,14 +62,39 @@ def location() -> Location:
     return _configured or locate()
 
 
-def atomically(work: Callable[[], T]) -> T:
+def atomically(work: Callable[[], T], *, repeatable: bool = False) -> T:
     """Do the work in one unit of its own, or as a part of the unit that is open.
 
-    Where the database can ask for a unit to be repeated, this is what repeats it: therefore a
-    function, since a ``with`` block cannot be run twice.
+    A unit of its own that collides with another, in a deadlock or under a strict isolation level,
+    is done again until it is kept or 30 seconds have passed: therefore a function, since a
+    ``with`` block cannot be run twice. Inside an open unit nothing is repeated.
+
+    ``repeatable`` says that the work finds out by itself, by its key or by what it has to change,
+    whether it is done already. Then it is done again, too, where the connection died while it
+    committed: else OutcomeUnknownError is all that can be said.
     """
-    with unit_of_work():
-        return work()
+    if _outer() is not None:
+        with unit_of_work():
+            return work()
+    unknown: OutcomeUnknownError | None = None
+    deadline, pause_seconds = _deadline(), _SHORTEST_PAUSE_SECONDS
+    while True:
+        try:
+            with unit_of_work():
+                return work()
+        except (OutcomeUnknownError, UnavailableError, SchemaError) as refusal:
+            if unknown is None and repeatable and isinstance(refusal, OutcomeUnknownError):
+                unknown, deadline = refusal, _deadline()
+            elif unknown is None and not refusals.is_collision(refusal):
+                raise
+            if isinstance(refusal, SchemaError) or time.monotonic() > deadline:
+                raise unknown or refusal from refusal.__cause__
+        time.sleep(random.uniform(0, pause_seconds))  # noqa: S311 - who goes first is no secret
+        pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+
+
+def _deadline() -> float:
+    return time.monotonic() + beginning.BUSY_SECONDS
 
 
 @contextmanager
@@ -127,25 +158,59 @@ def _outer() -> _Unit | None:
 @contextmanager
 def _opened(*, reading: bool) -> Iterator[sa.Connection]:
     where = location()
-    with engines.translated(where), engines.engine(where).connect() as own:
+    engine = engines.engine(where)
+    with _explained(engine, where), engine.connect() as own:
         engines.begin(own, reading=reading)
         engines.check_revision(own, where)
-        with _current_unit(_Unit(own, where, reading)):
+        unit = _Unit(own, where, reading)
+        with _current_unit(unit):
             yield own
             engines.require_begun(own, where)
-            own.commit()
+        _commit(unit)
+
+
+def _commit(unit: _Unit) -> None:
+    try:
+        unit.connection.commit()
+    except sa.exc.DBAPIError as error:
+        if unit.reading or not refusals.is_silence(error):
+            raise
+        raise OutcomeUnknownError(
+            f"the connection to {unit.location} was lost while it committed:"
+            " whether the change was kept is not known"
+        ) from error
 
 
 @contextmanager
 def _joined(connection: sa.Connection) -> Iterator[None]:
-    file = connection.engine.url.database or ":memory:"
-    where = Location(Path(file), "the application's connection")
-    with engines.translated(where):
+    where = _location_of(connection.engine)
+    with _explained(connection.engine, where):
         _begin_for_real(connection)
-        engines.check_revision(connection, where)
         unit = _Unit(connection, where, reading=False)
         with _current_unit(unit), _part(unit):
+            engines.check_revision(connection, where)
             yield
+
+
+def _location_of(engine: sa.Engine) -> Location:
+    source = "the application's connection"
+    if engine.dialect.name == "sqlite":
+        return File(Path(engine.url.database or ":memory:"), source)
+    return Server(engine.url, source)
+
+
+@contextmanager
+def _explained(engine: sa.Engine, where: Location) -> Iterator[None]:
+    """Where a statement fails, say so in our words; where the tables were migrated, say that.
+
+    What it fails by then the new tables decide: a column that must have a value, a guard, a type.
+    """
+    try:
+        with engines.translated(where):
+            yield
+    except (sa.exc.DBAPIError, SchemaError):
+        engines.require_same_revision(engine, where)
+        raise
 
 
 @contextmanager
@@ -182,10 +247,12 @@ def _begin_for_real(connection: sa.Connection) -> None:
     """Begin where the driver has put that off: its RELEASE of a savepoint would else commit."""
     if not connection.in_transaction():
         connection.begin()
-    if not engines.is_begun(connection):
-        driver = connection.connection.dbapi_connection
-        # Of Python 3.12's two ways, autocommit=True makes the driver's own commit() do nothing.
-        by_itself = getattr(driver, "isolation_level", None) is None
-        if by_itself or getattr(driver, "autocommit", None) is True:
-            raise RuntimeError("the application's connection commits every statement by itself")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    if engines.is_begun(connection):
+        return
+    driver: Any = connection.connection.dbapi_connection
+    is_sqlite = connection.dialect.name == "sqlite"
+    # Of Python 3.12's two ways, autocommit=True makes the driver's own commit() do nothing.
+    by_itself = is_sqlite and driver.isolation_level is None
+    if by_itself or getattr(driver, "autocommit", None) is True:
+        raise RuntimeError("the application's connection commits every statement by itself")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "SELECT 1")

@@ -49,7 +49,16 @@ class AccountStore:
         """
         if email is not None:
             email_address(email)
-        return atomically(lambda: _create(email))
+        try:
+            return atomically(lambda: _create(email))
+        # A rule, a type or a trigger of the application's own.
+        except (sa.exc.IntegrityError, sa.exc.DataError, sa.exc.ProgrammingError) as error:
+            # Another unit may have taken the address at the same moment.
+            if email is not None:
+                with snapshot():
+                    _refuse_taken(email)
+            reason = str(error.orig).partition("\n")[0]
+            raise RefusedError(f"the web application's accounts refuse it: {reason}") from error
 
     def get_by_id(self, id: int) -> Account | None:  # noqa: A002 - the contract's own name
         """Answer the account with this id, or None."""
@@ -66,7 +75,7 @@ class AccountStore:
         with snapshot():
             if "email" not in _columns():
                 return None
-            named = _selected().where(sa.column("email") == email).order_by(_accounts.c.id)
+            named = _selected().where(_has(email)).order_by(_accounts.c.id)
             found = database.connection().execute(named.limit(2)).all()
             if len(found) > 1:
                 ids = " and ".join(str(row.id) for row in found)
@@ -80,7 +89,7 @@ class AccountStore:
         """
         identifier(account_id, "account_id")
         stripe_id(customer_id, "customer_id")
-        return atomically(lambda: _set_stripe_customer(account_id, customer_id))
+        return atomically(lambda: _set_stripe_customer(account_id, customer_id), repeatable=True)
 
     def find(
         self,
@@ -125,17 +134,19 @@ def _create(email: str | None) -> Account:
     if email is not None:
         given["email"] = email
     _refuse_ungiven(columns, given)
-    if email is not None and _first(sa.column("email") == email) is not None:
-        raise ConflictError(f"an account has the email {excerpt(email)} already", code=Code.EXISTS)
+    if email is not None:
+        _refuse_taken(email)
     table = sa.table("accounts", *(sa.column(name, columns[name]["type"]) for name in given))
-    try:
-        new = sa.insert(table).values(given).returning(_accounts.c.id)
-        account_id = connection.execute(new).scalar_one()
-    except sa.exc.IntegrityError as error:
-        raise RefusedError(f"the web application's accounts refuse it: {error.orig}") from error
+    new = sa.insert(table).values(given).returning(_accounts.c.id)
+    account_id = connection.execute(new).scalar_one()
     if account_id is None:
         raise RefusedError("the web application's accounts need id")
     return _account(connection.execute(_selected().where(_accounts.c.id == account_id)).one())
+
+
+def _refuse_taken(email: str) -> None:
+    if _first(_has(email)) is not None:
+        raise ConflictError(f"an account has the email {excerpt(email)} already", code=Code.EXISTS)
 
 
 def _refuse_ungiven(columns: dict[str, ReflectedColumn], given: dict[str, Any]) -> None:
@@ -148,7 +159,7 @@ def _refuse_ungiven(columns: dict[str, ReflectedColumn], given: dict[str, Any]) 
         # SQLite lets a primary key be NULL, which no application means.
         if not (column["nullable"] and not column.get("primary_key"))
         and column["default"] is None
-        and "computed" not in column
+        and not column.keys() & {"computed", "identity"}
         and name not in {"id", *given}
     ]
     if needed:
@@ -164,20 +175,23 @@ def _created_now(column: ReflectedColumn | None) -> dict[str, Any]:
     if column is None or column["default"] is not None:
         return {}
     if isinstance(column["type"], sa.DateTime):
-        return {"created_at": now.replace(tzinfo=None)}
+        return {"created_at": now if column["type"].timezone else now.replace(tzinfo=None)}
     return {"created_at": time_text(now)} if isinstance(column["type"], sa.String) else {}
 
 
 def _set_stripe_customer(account_id: int, customer_id: str) -> Account:
+    held = _accounts.c.stripe_customer_id
+    same = sa.or_(held.is_(None), held == customer_id)
+    changed = sa.update(_accounts).where(_accounts.c.id == account_id, same)
+    changed = changed.values(stripe_customer_id=customer_id)
+    noted = database.connection().execute(changed).rowcount == 1
     account = _first(_accounts.c.id == account_id)
     if account is None:
         raise NotFoundError(f"no account {account_id}")
-    if account.stripe_customer_id not in (None, customer_id):
-        held = excerpt(account.stripe_customer_id)
-        raise ConflictError(f"account {account_id} is Stripe's customer {held} already")
-    changed = sa.update(_accounts).where(_accounts.c.id == account_id)
-    database.connection().execute(changed.values(stripe_customer_id=customer_id))
-    return Account(account.id, account.email, account.created_at, customer_id)
+    if not noted:
+        held_text = excerpt(account.stripe_customer_id)
+        raise ConflictError(f"account {account_id} is Stripe's customer {held_text} already")
+    return account
 
 
 def _described() -> list[ReflectedColumn]:
@@ -191,14 +205,17 @@ def _columns() -> set[str]:
 def _selected() -> sa.Select[Any]:
     """Select what an account is made of, from the columns that there are."""
     columns = _columns()
-    # As bytes: what the application keeps there may be in any form, and need not be text.
     optional: list[sa.ColumnElement[Any]] = [
-        sa.cast(sa.column(name), sa.LargeBinary).label(name)
+        sa.cast(sa.column(name), _AS_IT_IS).label(name)
         for name in ("email", "created_at")
         if name in columns
     ]
     # Where id is unique and not primary, the application may have rows without one.
     return sa.select(_accounts, *optional).where(_accounts.c.id.is_not(None))
+
+
+# What the application keeps there may be in any form: on SQLite it need not even be text.
+_AS_IT_IS = sa.LargeBinary().with_variant(sa.Text(), "postgresql")
 
 
 def _first(condition: sa.ColumnElement[bool]) -> Account | None:
@@ -207,9 +224,14 @@ def _first(condition: sa.ColumnElement[bool]) -> Account | None:
     return None if row is None else _account(row)
 
 
+def _has(email: str) -> sa.ColumnElement[bool]:
+    """Compare by the rules of the application's column, whose type is not ours to say."""
+    return sa.column("email") == sa.literal(email, sa.types.NullType())
+
+
 def _matches(part: str) -> sa.ColumnElement[bool]:
     names = ["stripe_customer_id", *({"email"} & _columns())]
-    return sa.or_(*(sa.column(name, sa.String).icontains(part, autoescape=True) for name in names))
+    return sa.or_(*(database.contains(sa.column(name, sa.String), part) for name in names))
 
 
 def _balance_cents() -> sa.ColumnElement[int]:
@@ -222,17 +244,17 @@ def _account(row: Any) -> Account:
     email = getattr(row, "email", None)
     return Account(
         id=row.id,
-        email=None if email is None else email.decode(errors="replace"),
+        email=email.decode(errors="replace") if isinstance(email, bytes) else email,
         created_at=_time(getattr(row, "created_at", None)),
         stripe_customer_id=row.stripe_customer_id,
     )
 
 
-def _time(stored: bytes | None) -> datetime | None:
+def _time(stored: bytes | str | None) -> datetime | None:
     """Read the application's time where it is one; what it means by a number is its own affair."""
     if stored is None or stored.isdigit():
         return None
     try:
-        return read_time(stored.decode())
+        return read_time(stored.decode() if isinstance(stored, bytes) else stored)
     except (InvalidInputError, UnicodeDecodeError):
         return None

@@ -3,7 +3,7 @@
 A balance moves in one place, by one guarded statement, in the same unit as its line.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,14 @@ import sqlalchemy as sa
 
 from tbpay import database, schema
 from tbpay.database import atomically, snapshot
-from tbpay.errors import Code, ConflictError, NotFoundError, RefusedError
+from tbpay.errors import (
+    Code,
+    ConflictError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+    excerpt,
+)
 from tbpay.models import (
     MAX_AMOUNT_CENTS,
     MAX_BALANCE_CENTS,
@@ -22,6 +29,7 @@ from tbpay.models import (
     TransactionType,
     amount,
     flag,
+    idempotency_key,
     identifier,
     read_time,
     text,
@@ -31,6 +39,7 @@ from tbpay.models import (
 )
 from tbpay.money import show_cents
 from tbpay.stores import accounts
+from tbpay.stores.keys import fingerprint, is_taken, require_same
 from tbpay.stores.paging import page, place
 
 _accounts = schema.accounts
@@ -46,11 +55,17 @@ _MOVE = (
         _after_cents >= sa.bindparam("lowest_cents"),
         _after_cents <= MAX_BALANCE_CENTS,
     )
-    .values(balance_cents=_after_cents, updated_at=sa.bindparam("now"))
-    .returning(_balances.c.balance_cents)
+    .values(
+        balance_cents=_after_cents,
+        account_version=_balances.c.account_version + 1,
+        updated_at=sa.bindparam("now"),
+    )
+    .returning(_balances.c.balance_cents, _balances.c.account_version)
 )
 _LINE = sa.insert(_transactions).returning(_transactions.c.id)
 _BALANCE = sa.select(_balances).where(_balances.c.account_id == sa.bindparam("owner"))
+_LOCKED = _BALANCE.with_for_update()
+_KEYED = sa.select(_transactions).where(_transactions.c.idempotency_key == sa.bindparam("key"))
 _ORDER = (
     sa.select(_orders.c.account_id, _orders.c.status)
     .where(_orders.c.id == sa.bindparam("order"))
@@ -63,13 +78,50 @@ _CREDIT = sa.select(_transactions).where(
 )
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """What is to be written: a line, and the balance that moves with it."""
+
+    account_id: int
+    kind: TransactionType
+    amount_cents: int
+    description: str
+    order_id: int | None
+    key: str | None
+    allow_negative: bool
+
+    @property
+    def adds(self) -> bool:
+        return self.kind is TransactionType.CREDIT
+
+    @property
+    def step_cents(self) -> int:
+        return self.amount_cents if self.adds else -self.amount_cents
+
+    @property
+    def lowest_cents(self) -> int:
+        return -MAX_BALANCE_CENTS if self.adds or self.allow_negative else 0
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the same call again finds out that it was made: by its key, or its order."""
+        return self.key is not None or (self.adds and self.order_id is not None)
+
+    @property
+    def hash(self) -> str | None:
+        """What the key is used for: the operation, account, order and amount."""
+        if self.key is None:
+            return None
+        return fingerprint(self.kind, self.account_id, self.order_id, self.amount_cents)
+
+
 class BalanceStore:
     """Read balances and trails; credit and debit."""
 
     def get_or_create(self, account_id: int) -> AccountBalance:
         """Answer an account's balance, made at 0 where it has none. Raises NotFoundError."""
         identifier(account_id, "account_id")
-        return atomically(lambda: _get_or_create(account_id))
+        return atomically(lambda: _get_or_create(account_id), repeatable=True)
 
     def get_balance(self, account_id: int) -> int:
         """Answer an account's balance in cents, 0 where it has none. Raises NotFoundError."""
@@ -78,17 +130,28 @@ class BalanceStore:
             return _require_balance(account_id).balance_cents
 
     def add_credits(
-        self, account_id: int, amount_cents: int, description: str, *, order_id: int | None = None
+        self,
+        account_id: int,
+        amount_cents: int,
+        description: str,
+        *,
+        order_id: int | None = None,
+        key: str | None = None,
     ) -> Transaction:
         """Add 1 … 99,999,999 cents to a balance and answer the line.
 
         An order is credited once: for one that has its credit the answer is that line, marked
         ``replayed``; with another amount, or for an order that failed, it is a ConflictError.
         Raises NotFoundError for an unknown account or order, RefusedError beyond the highest
-        balance.
+        balance; about ``key`` see ``record_transaction``.
         """
         return self.record_transaction(
-            account_id, TransactionType.CREDIT, amount_cents, description, order_id=order_id
+            account_id,
+            TransactionType.CREDIT,
+            amount_cents,
+            description,
+            order_id=order_id,
+            key=key,
         )
 
     def deduct(
@@ -98,12 +161,14 @@ class BalanceStore:
         description: str,
         *,
         order_id: int | None = None,
+        key: str | None = None,
         allow_negative: bool = False,
     ) -> Transaction:
         """Take 1 … 99,999,999 cents off a balance and answer the line.
 
         All of a balance may be taken, and more of it only with ``allow_negative``. Raises
-        RefusedError where it does not suffice, NotFoundError for an unknown account or order.
+        RefusedError where it does not suffice, NotFoundError for an unknown account or order;
+        about ``key`` see ``record_transaction``.
         """
         return self.record_transaction(
             account_id,
@@ -111,6 +176,7 @@ class BalanceStore:
             amount_cents,
             description,
             order_id=order_id,
+            key=key,
             allow_negative=allow_negative,
         )
 
@@ -122,12 +188,15 @@ class BalanceStore:
         description: str,
         *,
         order_id: int | None = None,
+        key: str | None = None,
         allow_negative: bool = False,
     ) -> Transaction:
         """Move a balance and write its line: the one place where either happens.
 
         A credit adds, a debit and a refund take away; see ``add_credits``, and for both of the
-        others ``deduct``.
+        others ``deduct``. With a ``key``, 8–255 printable ASCII characters, the same call again
+        answers the first one's line, marked ``replayed``, however often it is made and whoever
+        dies meanwhile; for another account, order, amount or kind it is a ConflictError.
         """
         kind = word(TransactionType, transaction_type, "transaction_type")
         identifier(account_id, "account_id")
@@ -135,10 +204,17 @@ class BalanceStore:
         text(description, "description")
         if order_id is not None:
             identifier(order_id, "order_id")
+        if key is not None:
+            idempotency_key(key)
         flag(allow_negative, "allow_negative")
-        return atomically(
-            lambda: _record(account_id, kind, amount_cents, description, order_id, allow_negative)
-        )
+        entry = _Entry(account_id, kind, amount_cents, description, order_id, key, allow_negative)
+        try:
+            return atomically(lambda: _record(entry), repeatable=entry.is_repeatable)
+        except sa.exc.IntegrityError as error:
+            if is_taken(error, "ix_transactions_idempotency_key"):
+                # Another account's line took the key at the same moment.
+                return atomically(lambda: _require_keyed(entry))
+            raise _broken_trail(entry, error) from error
 
     def history(
         self, account_id: int, *, limit: int | None = 50, cursor: str | None = None
@@ -175,6 +251,7 @@ class BalanceStore:
             _accounts.c.id.label("account_id"),
             balance_cents.label("balance_cents"),
             _balances.c.updated_at,
+            sa.func.coalesce(_balances.c.account_version, 0).label("account_version"),
         ).select_from(_accounts.outerjoin(_balances, _balances.c.account_id == _accounts.c.id))
         statement = statement.where(_accounts.c.id.is_not(None))
         if account_ids is not None:
@@ -190,50 +267,105 @@ class BalanceStore:
 balance_store = BalanceStore()
 
 
-def _record(
-    account_id: int,
-    kind: TransactionType,
-    amount_cents: int,
-    description: str,
-    order_id: int | None,
-    allow_negative: bool,
-) -> Transaction:
-    adds = kind is TransactionType.CREDIT
-    if order_id is not None:
-        order = _own_order(order_id, account_id)
-        if adds and (credit := credit_of(order_id)) is not None:
-            return _repeated(credit, amount_cents)
-        if adds:
-            _refuse_dead_order(order_id, order.status)
+def _record(entry: _Entry) -> Transaction:
     connection = database.connection()
+    if entry.order_id is not None:
+        order = _own_order(entry.order_id, entry.account_id)
+    if entry.key is not None:
+        locked(entry.account_id)
+        if (line := _keyed(entry)) is not None:
+            return line
+    if entry.order_id is not None and entry.adds:
+        if (credit := credit_of(entry.order_id)) is not None:
+            return _repeated(credit, entry.amount_cents)
+        _refuse_dead_order(entry.order_id, order.status)
     now = datetime.now(UTC)
-    step_cents = amount_cents if adds else -amount_cents
-    lowest_cents = -MAX_BALANCE_CENTS if adds or allow_negative else 0
-    move = {
-        "owner": account_id,
-        "step_cents": step_cents,
-        "lowest_cents": lowest_cents,
-        "now": time_text(now),
-    }
-    after_cents = connection.execute(_MOVE, move).scalar()
-    if after_cents is None:
-        before = _get_or_create(account_id)
-        after_cents = connection.execute(_MOVE, move).scalar()
-        if after_cents is None:
-            raise _refusal(before, step_cents, lowest_cents)
-    line = {
-        "account_id": account_id,
-        "order_id": order_id,
-        "transaction_type": kind,
-        "amount_cents": amount_cents,
-        "balance_after_cents": after_cents,
-        "description": description,
-        "created_at": time_text(now),
-    }
-    line_id = connection.execute(_LINE, line).scalar_one()
+    now_text = time_text(now)
+    after = _move(entry, now_text)
+    line_id = connection.execute(
+        _LINE,
+        {
+            "account_id": entry.account_id,
+            "order_id": entry.order_id,
+            "transaction_type": entry.kind,
+            "amount_cents": entry.amount_cents,
+            "balance_after_cents": after.balance_cents,
+            "description": entry.description,
+            "created_at": now_text,
+            "account_version": after.account_version,
+            "idempotency_key": entry.key,
+            "idempotency_hash": entry.hash,
+        },
+    ).scalar_one()
     return Transaction(
-        line_id, account_id, order_id, kind, amount_cents, after_cents, description, now
+        line_id,
+        entry.account_id,
+        entry.order_id,
+        entry.kind,
+        entry.amount_cents,
+        after.balance_cents,
+        entry.description,
+        now,
+        after.account_version,
+        entry.key,
     )
+
+
+def _move(entry: _Entry, now: str) -> Any:
+    """Move the balance by one guarded statement, and answer what it came to and its version."""
+    move = {
+        "owner": entry.account_id,
+        "step_cents": entry.step_cents,
+        "lowest_cents": entry.lowest_cents,
+        "now": now,
+    }
+    connection = database.connection()
+    after = connection.execute(_MOVE, move).first()
+    if after is None:
+        before = locked(entry.account_id)
+        after = connection.execute(_MOVE, move).first()
+        if after is None:
+            raise _refusal(before, entry.step_cents, entry.lowest_cents)
+    return after
+
+
+def _keyed(entry: _Entry) -> Transaction | None:
+    """Answer the line that the entry's key has made already, or None."""
+    row = database.connection().execute(_KEYED, {"key": entry.key}).first()
+    if row is None:
+        return None
+    amount_text = show_cents(row.amount_cents)
+    require_same(
+        row, entry.hash, f"a {row.transaction_type} of {amount_text}, account {row.account_id}"
+    )
+    return replace(_transaction(row), replayed=True)
+
+
+def _require_keyed(entry: _Entry) -> Transaction:
+    line = _keyed(entry)
+    if line is None:
+        # The view of a unit of the application's may be older than the line.
+        raise UnavailableError(
+            f"another unit has just used the key {excerpt(entry.key)}", code=Code.BUSY
+        )
+    return line
+
+
+def _broken_trail(entry: _Entry, error: sa.exc.IntegrityError) -> Exception:
+    if "a line follows" not in str(error.orig):
+        return error
+    return UnavailableError(
+        f"the trail of account {entry.account_id} does not lead to its balance:"
+        " nothing was written",
+        code=Code.CORRUPT,
+        hint=database.location().command(f"ledger verify --account {entry.account_id}"),
+    )
+
+
+def locked(account_id: int) -> AccountBalance:
+    """Answer an account's balance, made at 0 where it has none, and keep others from moving it."""
+    _get_or_create(account_id)
+    return _account_balance(database.connection().execute(_LOCKED, {"owner": account_id}).one())
 
 
 def _own_order(order_id: int, account_id: int) -> Any:
@@ -304,7 +436,9 @@ def _get_or_create(account_id: int) -> AccountBalance:
 
 def _account_balance(row: Any) -> AccountBalance:
     updated_at = None if row.updated_at is None else read_time(row.updated_at)
-    return AccountBalance(row.id, row.account_id, row.balance_cents, updated_at)
+    return AccountBalance(
+        row.id, row.account_id, row.balance_cents, updated_at, row.account_version
+    )
 
 
 def _transaction(row: Any) -> Transaction:
@@ -317,4 +451,6 @@ def _transaction(row: Any) -> Transaction:
         balance_after_cents=row.balance_after_cents,
         description=row.description,
         created_at=read_time(row.created_at),
+        account_version=row.account_version,
+        idempotency_key=row.idempotency_key,
     )

@@ -1,5 +1,6 @@
 """Orders: one purchase from pending to completed or failed, and the money that moves with it."""
 
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,25 +8,35 @@ import sqlalchemy as sa
 
 from tbpay import database, schema
 from tbpay.database import atomically, snapshot
-from tbpay.errors import ConflictError, NotFoundError, excerpt
+from tbpay.errors import Code, ConflictError, NotFoundError, RefusedError, excerpt
 from tbpay.models import (
+    MAX_ID,
     Order,
     OrderStatus,
     OrderType,
     Page,
+    RedemptionStatus,
+    Refund,
+    RefundPolicy,
+    TransactionType,
     amount,
+    idempotency_key,
     identifier,
     moment,
     read_time,
     stripe_id,
+    text,
     time_text,
     word,
 )
-from tbpay.stores import accounts, discounts
+from tbpay.money import show_cents
+from tbpay.stores import accounts, balances, discounts
 from tbpay.stores.balances import balance_store, credit_of
+from tbpay.stores.keys import key_columns, require_same
 from tbpay.stores.paging import page, place
 
 _orders = schema.orders
+_refunds = schema.order_refunds
 _BY_ID = sa.select(_orders).where(_orders.c.id == sa.bindparam("order"))
 _LINE_OF = {OrderType.INITIAL_ACCESS: "Initial purchase", OrderType.TOP_UP: "Top-up"}
 
@@ -42,31 +53,44 @@ class OrderStore:
         code: str | None = None,
         stripe_session_id: str | None = None,
         stripe_payment_intent_id: str | None = None,
+        key: str | None = None,
     ) -> Order:
         """Create a pending order of 1 … 99,999,999 cents before the discount.
 
         With a ``code`` it is priced and takes the use, in the same unit; brought to 0 it is
-        completed and credited at once. Raises NotFoundError for an unknown account or code,
-        RefusedError for a code that cannot be used, ConflictError for a session or payment intent
-        that another order has.
+        completed and credited at once. With a ``key``, 8–255 printable ASCII characters, the same
+        call again answers the order that the first one made. Raises NotFoundError for an unknown
+        account or code, RefusedError for a code that cannot be used, ConflictError for a session
+        or payment intent that another order has, or a key that was used for something else.
         """
         identifier(account_id, "account_id")
         kind = word(OrderType, order_type, "order_type")
         amount(amount_cents)
-        if code is not None:
-            discounts.name_of(code)
+        name = None if code is None else discounts.name_of(code)
         if stripe_session_id is not None:
             stripe_id(stripe_session_id, "stripe_session_id")
         if stripe_payment_intent_id is not None:
             stripe_id(stripe_payment_intent_id, "stripe_payment_intent_id")
+        if key is not None:
+            idempotency_key(key)
         values = {
             "account_id": account_id,
             "order_type": kind,
             "credit_cents": amount_cents,
             "stripe_session_id": stripe_session_id,
             "stripe_payment_intent_id": stripe_payment_intent_id,
+            **key_columns(key, "order", account_id, kind, amount_cents, name),
         }
-        return atomically(lambda: _create(values, code))
+        try:
+            return atomically(lambda: _create(values, code), repeatable=key is not None)
+        except _TakenError:
+            # Another unit was quicker: what it made can be seen in a new one.
+            return atomically(lambda: _require_made(values))
+        except (RefusedError, ConflictError):
+            # What stands in the way may be the very order that the key made a moment ago.
+            if key is None or (made := atomically(lambda: _keyed(values))) is None:
+                raise
+            return made
 
     def get_by_id(self, order_id: int) -> Order | None:
         """Answer the order with this id, or None."""
@@ -95,7 +119,9 @@ class OrderStore:
         """
         identifier(order_id, "order_id")
         stripe_id(session_id, "session_id")
-        return atomically(lambda: _attach(_locked(order_id), "stripe_session_id", session_id))
+        return atomically(
+            lambda: _attach(locked(order_id), "stripe_session_id", session_id), repeatable=True
+        )
 
     def complete(self, order_id: int, *, payment_intent_id: str | None = None) -> Order:
         """Complete an order: credit its account, once, however often this is called.
@@ -115,6 +141,82 @@ class OrderStore:
         """
         return self.update_status(order_id, OrderStatus.FAILED)
 
+    def refund(
+        self,
+        order_id: int,
+        *,
+        amount_cents: int | None = None,
+        policy: RefundPolicy | str = RefundPolicy.REFUSE,
+        stripe_refund_id: str | None = None,
+        reason: str | None = None,
+        key: str | None = None,
+    ) -> Order:
+        """Record a refund of a completed order and take back its share of the credit.
+
+        See ``record_refund``, which answers the refund; this answers the order, ``refunded`` once
+        all that was paid has gone back.
+        """
+        return self.record_refund(
+            order_id,
+            amount_cents=amount_cents,
+            policy=policy,
+            stripe_refund_id=stripe_refund_id,
+            reason=reason,
+            key=key,
+        )[0]
+
+    def record_refund(
+        self,
+        order_id: int,
+        *,
+        amount_cents: int | None = None,
+        policy: RefundPolicy | str = RefundPolicy.REFUSE,
+        stripe_refund_id: str | None = None,
+        reason: str | None = None,
+        key: str | None = None,
+    ) -> tuple[Order, Refund]:
+        """Record that 1 cent … all that is left of what was paid went back; None is all.
+
+        The claw-back of the parts adds up to the order's credit: each takes what its amount brings
+        it to, rounded down. Where the balance has less, ``refuse`` refuses, ``available`` takes
+        what there is and notes the shortfall, and ``negative`` takes the balance below zero. An
+        order that cost nothing gives back its whole credit. A use of a discount code stays used.
+
+        The same key, or the same Stripe refund, order and amount again answers the first refund,
+        marked ``replayed``; so does everything again once everything is refunded. Raises
+        NotFoundError, RefusedError for more than is left, and ConflictError for an order that is
+        not completed, or a key or Stripe refund that was used for something else.
+        """
+        identifier(order_id, "order_id")
+        if amount_cents is not None:
+            amount(amount_cents)
+        how = word(RefundPolicy, policy, "policy")
+        if stripe_refund_id is not None:
+            stripe_id(stripe_refund_id, "stripe_refund_id")
+        if reason is not None:
+            text(reason, "reason")
+        if key is not None:
+            idempotency_key(key)
+        asked = _AskedRefund(order_id, amount_cents, how, stripe_refund_id, reason, key)
+        try:
+            return atomically(lambda: _refund(asked), repeatable=asked.is_repeatable)
+        except _TakenError:
+            # The refund of another order took the key or the Stripe refund at the same moment.
+            return atomically(lambda: _refund(asked))
+
+    def refunds(self, order_id: int) -> list[Refund]:
+        """Answer the refunds of an order, oldest first."""
+        identifier(order_id, "order_id")
+        own = sa.select(_refunds).where(_refunds.c.order_id == order_id)
+        with snapshot() as connection:
+            return [_refund_of(row) for row in connection.execute(own.order_by(_refunds.c.id))]
+
+    def get_by_key(self, key: str) -> Order | None:
+        """Answer the order that a key made, or None."""
+        idempotency_key(key)
+        with snapshot():
+            return _by("idempotency_key", key)
+
     def update_status(
         self,
         order_id: int,
@@ -131,7 +233,8 @@ class OrderStore:
         target = word(OrderStatus, status, "status")
         if stripe_payment_intent_id is not None:
             stripe_id(stripe_payment_intent_id, "payment_intent_id")
-        return atomically(lambda: _move(order_id, target, stripe_payment_intent_id))
+        intent_id = stripe_payment_intent_id
+        return atomically(lambda: _move(order_id, target, intent_id), repeatable=True)
 
     def find(
         self,
@@ -173,41 +276,77 @@ class OrderStore:
 order_store = OrderStore()
 
 
+class _TakenError(Exception):
+    """Another unit has just written what this one was about to write."""
+
+
 def _create(values: dict[str, Any], code: str | None) -> Order:
-    accounts.require(values["account_id"])
-    for column in ("stripe_session_id", "stripe_payment_intent_id"):
-        _refuse_taken(column, values[column])
-    amount_cents, code_id = values["credit_cents"], None
+    account_id, amount_cents = values["account_id"], values["credit_cents"]
+    accounts.require(account_id)
+    if (made := _made(values)) is not None:
+        return made
+    discount = None
     if code is not None:
-        discount = discounts.take_use(code)
-        amount_cents -= discounts.reduction_cents(discount, amount_cents)
-        code_id = discount.id
+        discount = discounts.take_use(code, amount_cents, account_id)
+        amount_cents = discounts.charged_cents(discount, amount_cents)
     now = time_text(datetime.now(UTC))
     free = amount_cents == 0
     row = values | {
         "amount_cents": amount_cents,
-        "discount_code_id": code_id,
+        "discount_code_id": None if discount is None else discount.id,
         "status": OrderStatus.COMPLETED if free else OrderStatus.PENDING,
         "created_at": now,
         "completed_at": now if free else None,
     }
-    new = sa.insert(_orders).returning(_orders)
-    order = _order(database.connection().execute(new, row).one())
+    new = database.insert_if_absent(_orders).returning(_orders)
+    inserted = database.connection().execute(new, row).first()
+    if inserted is None:
+        raise _TakenError
+    order = _order(inserted)
+    if discount is not None:
+        status = RedemptionStatus.REDEEMED if free else RedemptionStatus.RESERVED
+        off_cents = order.credit_cents - order.amount_cents
+        discounts.redeem(discount, status, off_cents, order.id, account_id)
     if free:
         _credit(order)
     return order
 
 
+def _made(values: dict[str, Any]) -> Order | None:
+    """Answer the order that the key has made already, and refuse ids that another order has."""
+    if values["idempotency_key"] is not None and (made := _keyed(values)) is not None:
+        return made
+    for column in ("stripe_session_id", "stripe_payment_intent_id"):
+        _refuse_taken(column, values[column])
+    return None
+
+
+def _keyed(values: dict[str, Any]) -> Order | None:
+    keyed = sa.select(_orders).where(_orders.c.idempotency_key == values["idempotency_key"])
+    row = database.connection().execute(keyed).first()
+    if row is None:
+        return None
+    require_same(row, values["idempotency_hash"], f"order {row.id}")
+    return _order(row)
+
+
+def _require_made(values: dict[str, Any]) -> Order:
+    made = _made(values)
+    assert made is not None  # noqa: S101 - an order is never deleted
+    return made
+
+
 def _move(order_id: int, target: OrderStatus, intent_id: str | None) -> Order:
-    order = _locked(order_id)
+    order = locked(order_id)
     if order.status is not target:
         match order.status, target:
             case OrderStatus.PENDING, OrderStatus.COMPLETED:
-                pass
+                if order.discount_code_id is not None:
+                    discounts.keep_use(order_id)
             case OrderStatus.FAILED, OrderStatus.COMPLETED:
                 _require_late_payment(order, intent_id)
                 if order.discount_code_id is not None:
-                    discounts.take_use_again(order.discount_code_id)
+                    discounts.take_use_again(order_id, order.discount_code_id)
             case OrderStatus.PENDING, OrderStatus.FAILED:
                 if credit_of(order_id) is not None:
                     raise ConflictError(
@@ -215,7 +354,9 @@ def _move(order_id: int, target: OrderStatus, intent_id: str | None) -> Order:
                         hint=database.location().command(f"order complete {order_id}"),
                     )
                 if order.discount_code_id is not None:
-                    discounts.give_use_back(order.discount_code_id)
+                    discounts.release_use(order_id, order.discount_code_id)
+            case OrderStatus.COMPLETED, OrderStatus.REFUNDED:
+                order, _ = _refund(_AskedRefund(order_id))
             case _:
                 raise ConflictError(
                     f"order {order_id} is {order.status}: it cannot become {target}"
@@ -248,18 +389,173 @@ def _credit(order: Order) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _AskedRefund:
+    """What a refund is to be."""
+
+    order_id: int
+    amount_cents: int | None = None
+    policy: RefundPolicy = RefundPolicy.REFUSE
+    stripe_refund_id: str | None = None
+    reason: str | None = None
+    key: str | None = None
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the same call again finds out that it was made: by a name, or nothing is left."""
+        return self.amount_cents is None or (self.key or self.stripe_refund_id) is not None
+
+    @property
+    def key_columns(self) -> dict[str, str | None]:
+        return key_columns(self.key, "refund", self.order_id, self.amount_cents, self.policy)
+
+
+def _refund(asked: _AskedRefund) -> tuple[Order, Refund]:
+    order = locked(asked.order_id)
+    if (replayed := _refunded(asked, order)) is not None:
+        return order, replace(replayed, replayed=True)
+    if order.status is not OrderStatus.COMPLETED:
+        raise ConflictError(f"order {order.id} is {order.status}: there is nothing to refund")
+    paid_cents = order.amount_cents
+    before_cents = _refunded_cents(order)
+    left_cents = paid_cents - before_cents
+    amount_cents = left_cents if asked.amount_cents is None else asked.amount_cents
+    if amount_cents > left_cents:
+        raise RefusedError(
+            f"order {order.id} has {show_cents(left_cents)} of {show_cents(paid_cents)} left to"
+            f" refund, not {show_cents(amount_cents)}"
+        )
+    after_cents = before_cents + amount_cents
+    claw_back_cents = _clawed(order, after_cents) - _clawed(order, before_cents)
+    if paid_cents == 0:
+        claw_back_cents = _credited_cents(order)
+    taken_cents = _takable(order, asked.policy, claw_back_cents)
+    line = None
+    if taken_cents > 0:
+        line = balance_store.record_transaction(
+            order.account_id,
+            TransactionType.REFUND,
+            taken_cents,
+            f"Refund of order {order.id}",
+            order_id=order.id,
+            allow_negative=asked.policy is RefundPolicy.NEGATIVE,
+        )
+    row = {
+        "order_id": order.id,
+        "amount_cents": amount_cents,
+        "claw_back_cents": claw_back_cents,
+        "shortfall_cents": claw_back_cents - taken_cents,
+        "policy": asked.policy,
+        "stripe_refund_id": asked.stripe_refund_id,
+        "transaction_id": None if line is None else line.id,
+        "reason": asked.reason,
+        "created_at": time_text(datetime.now(UTC)),
+        **asked.key_columns,
+    }
+    new = database.insert_if_absent(_refunds).returning(_refunds)
+    written = database.connection().execute(new, row).first()
+    if written is None:
+        raise _TakenError
+    if after_cents == paid_cents:
+        order = _changed(order.id, status=OrderStatus.REFUNDED)
+    return order, _refund_of(written)
+
+
+def _refunded(asked: _AskedRefund, order: Order) -> Refund | None:
+    """Answer the refund that was asked for before, or refuse what was used for another."""
+    connection = database.connection()
+    if asked.key is not None:
+        keyed = sa.select(_refunds).where(_refunds.c.idempotency_key == asked.key)
+        row = connection.execute(keyed).first()
+        if row is not None:
+            used_for = f"a refund of {show_cents(row.amount_cents)}, order {row.order_id}"
+            require_same(row, asked.key_columns["idempotency_hash"], used_for)
+            return _refund_of(row)
+    if asked.stripe_refund_id is not None:
+        known = sa.select(_refunds).where(_refunds.c.stripe_refund_id == asked.stripe_refund_id)
+        row = connection.execute(known).first()
+        if row is not None:
+            _require_same_refund(asked, order, row)
+            return _refund_of(row)
+    elif asked.amount_cents is None and order.status is OrderStatus.REFUNDED:
+        last = sa.select(_refunds).where(_refunds.c.order_id == order.id)
+        row = connection.execute(last.order_by(_refunds.c.id.desc()).limit(1)).first()
+        return None if row is None else _refund_of(row)
+    return None
+
+
+def _require_same_refund(asked: _AskedRefund, order: Order, row: Any) -> None:
+    """Raise ConflictError unless Stripe's refund was of this order and amount; None is the rest."""
+    amount_cents = asked.amount_cents
+    if amount_cents is None:
+        amount_cents = order.amount_cents - _refunded_cents(order, before_id=row.id)
+    if (row.order_id, row.amount_cents) != (order.id, amount_cents):
+        raise ConflictError(
+            f"the refund {excerpt(row.stripe_refund_id)} is recorded as"
+            f" {show_cents(row.amount_cents)} of order {row.order_id}, not as"
+            f" {show_cents(amount_cents)} of order {order.id}"
+        )
+
+
+def _refunded_cents(order: Order, before_id: int = MAX_ID) -> int:
+    """Answer how much of an order went back, by all of its refunds or by those before one."""
+    own = sa.select(sa.func.coalesce(sa.func.sum(_refunds.c.amount_cents), 0)).where(
+        _refunds.c.order_id == order.id, _refunds.c.id < before_id
+    )
+    return int(database.connection().execute(own).scalar_one())
+
+
+def _clawed(order: Order, refunded_cents: int) -> int:
+    """Answer the share of the credit that goes back with so much of what was paid."""
+    if order.amount_cents == 0:
+        return 0
+    return _credited_cents(order) * refunded_cents // order.amount_cents
+
+
+def _credited_cents(order: Order) -> int:
+    credit = credit_of(order.id)
+    return 0 if credit is None else credit.amount_cents
+
+
+def _takable(order: Order, policy: RefundPolicy, claw_back_cents: int) -> int:
+    """Answer how much of a claw-back the policy takes off the balance, which stays locked."""
+    if policy is RefundPolicy.NEGATIVE or claw_back_cents == 0:
+        return claw_back_cents
+    left_cents = balances.locked(order.account_id).balance_cents
+    if policy is RefundPolicy.AVAILABLE:
+        return min(claw_back_cents, max(left_cents, 0))
+    if left_cents < claw_back_cents:
+        spent_cents = claw_back_cents - max(left_cents, 0)
+        raise RefusedError(
+            f"order {order.id} was paid with {show_cents(order.amount_cents)}:"
+            f" {show_cents(spent_cents)} of the {show_cents(claw_back_cents)} to take back is"
+            f" spent, {show_cents(left_cents)} is left",
+            code=Code.INSUFFICIENT_BALANCE,
+            hint=database.location().command(
+                f"order refund {order.id} --policy available, or negative"
+            ),
+        )
+    return claw_back_cents
+
+
 def _attach(order: Order, column: str, given: str) -> Order:
     """Fill in an id of Stripe's that was missing; the same again changes nothing."""
     held = getattr(order, column)
     if held == given:
         return order
+    what = _WHAT[column]
     if held is not None:
-        what = _WHAT[column]
         raise ConflictError(
             f"order {order.id} has the {what} {excerpt(held)}, not {excerpt(given)}"
         )
     _refuse_taken(column, given)
-    return _changed(order.id, **{column: given})
+    try:
+        # A part of its own: another unit may take the id between the look and the change.
+        with database.unit_of_work():
+            return _changed(order.id, **{column: given})
+    except sa.exc.IntegrityError as error:
+        _refuse_taken(column, given)
+        raise ConflictError(f"another order has the {what} {excerpt(given)} already") from error
 
 
 _WHAT = {"stripe_session_id": "session", "stripe_payment_intent_id": "payment intent"}
@@ -276,7 +572,8 @@ def _changed(order_id: int, **values: Any) -> Order:
     return _order(database.connection().execute(changed.returning(_orders)).one())
 
 
-def _locked(order_id: int) -> Order:
+def locked(order_id: int) -> Order:
+    """Answer an order that nobody else changes before this unit ends. Raises NotFoundError."""
     order = _first(_BY_ID.with_for_update(), order=order_id)
     if order is None:
         raise NotFoundError(f"no order {order_id}")
@@ -305,4 +602,21 @@ def _order(row: Any) -> Order:
         created_at=read_time(row.created_at),
         completed_at=None if row.completed_at is None else read_time(row.completed_at),
         credit_cents=row.amount_cents if row.credit_cents is None else row.credit_cents,
+        idempotency_key=row.idempotency_key,
+    )
+
+
+def _refund_of(row: Any) -> Refund:
+    return Refund(
+        id=row.id,
+        order_id=row.order_id,
+        amount_cents=row.amount_cents,
+        claw_back_cents=row.claw_back_cents,
+        shortfall_cents=row.shortfall_cents,
+        policy=RefundPolicy(row.policy),
+        stripe_refund_id=row.stripe_refund_id,
+        transaction_id=row.transaction_id,
+        reason=row.reason,
+        idempotency_key=row.idempotency_key,
+        created_at=read_time(row.created_at),
     )

@@ -1,19 +1,23 @@
 """``tbpay db``: make the database, bring it up to date, take it back, tell where it stands."""
 
+import re
 import sqlite3
 import stat
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from command_line import shell, tbpay
 from conftest import run_tbpay
+from databases import Database
 from probes import dump, rows, run
-from webapp import make_with_four
+from webapp import FEW_ACCOUNTS, FOUR, empty, make, make_with_four
 
+from tbpay import database
 from tbpay.errors import Code
-
-OURS = ["accounts", "discount_codes", "orders", "account_balances", "transactions", "audit_log"]
+from tbpay.migrations import HEAD
+from tbpay.schema import METADATA, REVISIONS
 
 
 @pytest.fixture
@@ -22,6 +26,15 @@ def new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "new.db"
     monkeypatch.setenv("TBPAY_DATABASE_URL", str(path))
     return path
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """An empty database on a server, named by TBPAY_DATABASE_URL."""
+    with empty("postgresql", tmp_path) as there:
+        database.reset()
+        monkeypatch.setenv("TBPAY_DATABASE_URL", there.url)
+        yield there
 
 
 # Upgrade
@@ -33,9 +46,9 @@ def test_the_first_upgrade_makes_the_file_and_says_what_it_made(new: Path) -> No
     assert answer.code == 0
     assert answer.json["database"] == str(new)
     assert answer.json["source"] == "TBPAY_DATABASE_URL"
-    assert answer.json["revision"] == "0003"
-    assert [step["revision"] for step in answer.json["steps"]] == ["0001", "0002", "0003"]
-    assert sorted(table["table"] for table in answer.json["tables"]) == sorted(OURS)
+    assert answer.json["revision"] == HEAD
+    assert [step["revision"] for step in answer.json["steps"]] == [*REVISIONS]
+    assert {table["table"] for table in answer.json["tables"]} == METADATA.tables.keys()
     assert {(table["how"], table["rows"]) for table in answer.json["tables"]} == {("created", 0)}
     assert answer.json["backup"] is None
     assert stat.S_IMODE(new.stat().st_mode) == 0o600
@@ -48,7 +61,22 @@ def test_people_read_where_it_was_and_what_was_done(new: Path) -> None:
     assert f"database  {new} (TBPAY_DATABASE_URL)\n" in answer.out
     assert "steps     0001 the web application's accounts; 0002 orders, balances," in answer.out
     assert "created   accounts, discount_codes" in answer.out
+    assert "backup    -\n" in answer.out
     assert answer.err == "note: to undo: tbpay db downgrade base\n"
+
+
+def test_an_upgrade_of_a_server_says_nothing_of_a_file_or_a_backup(server: Database) -> None:
+    make(server, *FEW_ACCOUNTS)
+
+    answer = tbpay("db upgrade")
+    again = tbpay("db upgrade --json")
+
+    assert f"database  {server} (TBPAY_DATABASE_URL)\n" in answer.out
+    assert "adopted   accounts (2 rows)\n" in answer.out
+    assert answer.err == "note: to undo: tbpay db downgrade base\n"
+    assert "backup" not in answer.out
+    assert (again.code, again.err, again.json["backup"]) == (0, "", None)
+    assert (again.json["steps"], again.json["tables"]) == ([], [])
 
 
 def test_the_second_upgrade_has_nothing_to_do(new: Path) -> None:
@@ -79,7 +107,18 @@ def test_an_upgrade_takes_over_the_applications_accounts_and_says_how_many(new: 
 def test_an_upgrade_can_stop_on_the_way() -> None:
     assert tbpay("db upgrade 0002 --json").json["revision"] == "0002"
     assert tbpay("order list --json").error["code"] == Code.SCHEMA_BEHIND
-    assert tbpay("db upgrade --json").json["revision"] == "0003"
+    assert tbpay("db upgrade --json").json["revision"] == HEAD
+
+
+def test_a_script_for_a_server_is_in_its_own_language(server: Database) -> None:
+    answer = tbpay("db upgrade --sql")
+
+    assert answer.code == 0
+    assert f"{server} (TBPAY_DATABASE_URL)" in answer.err
+    assert "id BIGSERIAL NOT NULL" in answer.out
+    assert tbpay("db status --json").json["revision"] is None
+    make(server, answer.out)
+    assert tbpay("db check").code == 0
 
 
 def test_a_script_is_printed_and_nothing_is_run(new: Path) -> None:
@@ -94,7 +133,7 @@ def test_a_script_is_printed_and_nothing_is_run(new: Path) -> None:
     assert tbpay("db check").code == 0
 
 
-def test_a_script_for_the_way_down_is_printed_and_nothing_is_run(shop: Path) -> None:
+def test_a_script_for_the_way_down_is_printed_and_nothing_is_run(shop: Database) -> None:
     before = dump(shop)
 
     answer = tbpay("db downgrade base --sql")
@@ -105,7 +144,7 @@ def test_a_script_for_the_way_down_is_printed_and_nothing_is_run(shop: Path) -> 
     assert dump(shop) == before
 
 
-@pytest.mark.parametrize("revision", ["0004", "3", "heads", "-1", "+1", "", "0003@head", "base"])
+@pytest.mark.parametrize("revision", ["9999", "3", "heads", "-1", "+1", "", "0003@head", "base"])
 def test_a_revision_that_is_none_is_bad_input(revision: str, new: Path) -> None:
     for words in ("db upgrade --json --", "db upgrade --"):
         answer = tbpay(words, revision)
@@ -135,14 +174,18 @@ def test_two_upgrades_at_once_both_end_well() -> None:
 # Downgrade
 
 
-def test_a_downgrade_backs_up_and_keeps_the_accounts(shop: Path) -> None:
+def test_a_downgrade_backs_a_file_up_and_keeps_the_accounts(shop: Database) -> None:
     answer = tbpay("db downgrade base --confirm base --json")
 
     assert answer.code == 0
     assert answer.json["revision"] is None
-    assert [step["revision"] for step in answer.json["steps"]] == ["0003", "0002", "0001"]
-    assert rows(shop, "SELECT email FROM accounts") == [("ann@example.org",), ("bob@example.org",)]
-    assert rows(Path(answer.json["backup"]), "SELECT count(*) FROM orders") == [(4,)]
+    assert [step["revision"] for step in answer.json["steps"]] == [*reversed(REVISIONS)]
+    people = rows(shop, "SELECT email FROM accounts ORDER BY id")
+    assert people == [("ann@example.org",), ("bob@example.org",)]
+    if shop.dialect == "sqlite":
+        assert rows(Path(answer.json["backup"]), "SELECT count(*) FROM orders") == [(4,)]
+    else:
+        assert answer.json["backup"] is None
     assert tbpay("order list --json").error["code"] == Code.SCHEMA_MISSING
 
 
@@ -163,8 +206,8 @@ def test_the_status_of_what_is_not_there_is_an_answer(new: Path) -> None:
 
     assert (answer.code, answer.err) == (0, "")
     assert answer.json["revision"] is None
-    assert answer.json["head"] == "0003"
-    assert [step["revision"] for step in answer.json["pending"]] == ["0001", "0002", "0003"]
+    assert answer.json["head"] == HEAD
+    assert [step["revision"] for step in answer.json["pending"]] == [*REVISIONS]
     assert all(step["title"] for step in answer.json["pending"])
     assert answer.json["size_bytes"] is None
     assert not new.exists()
@@ -177,27 +220,39 @@ def test_the_status_of_an_old_and_of_a_new_database(new: Path) -> None:
     tbpay("db upgrade")
     up_to_date = tbpay("db status --json").json
 
-    assert (old["revision"], [step["revision"] for step in old["pending"]]) == ("0002", ["0003"])
+    assert old["revision"] == "0002"
+    assert [step["revision"] for step in old["pending"]] == [*REVISIONS[2:]]
     assert "revision    0002 orders, balances, transactions, discount codes\n" in old_for_people
-    assert "pending     0003 audit log of the command line\n" in old_for_people
-    assert (up_to_date["revision"], up_to_date["pending"]) == ("0003", [])
-    assert up_to_date["title"] == "audit log of the command line"
+    assert "pending     0003 audit log of the command line; 0004 guards of" in old_for_people
+    assert (up_to_date["revision"], up_to_date["pending"]) == (HEAD, [])
+    assert up_to_date["title"]
     assert up_to_date["size_bytes"] == new.stat().st_size
     assert up_to_date["source"] == "TBPAY_DATABASE_URL"
 
 
-def test_a_database_from_the_future_is_refused(shop: Path) -> None:
-    run(shop, "UPDATE tbpay_alembic_version SET version_num = '0004'")
+def test_the_status_of_a_server_is_that_of_its_database(server: Database) -> None:
+    before = tbpay("db status --json")
+    tbpay("db upgrade")
+    after = tbpay("db status")
+
+    assert (before.code, before.err, before.json["revision"]) == (0, "", None)
+    assert before.json["database"] == str(server)
+    assert f"database    {server} (TBPAY_DATABASE_URL)\n" in after.out
+    assert re.search(r"^size bytes  [1-9][0-9]{6,}$", after.out, re.MULTILINE)
+
+
+def test_a_database_from_the_future_is_refused(shop: Database) -> None:
+    run(shop, "UPDATE tbpay_alembic_version SET version_num = '9999'")
     before = dump(shop)
 
     for words in ("db upgrade", "db downgrade base", "db status", "db check", "db upgrade --sql"):
         answer = tbpay(words)
         assert (answer.code, answer.out) == (7, ""), words
-        assert f"{shop} (TBPAY_DATABASE_URL) is at revision 0004" in answer.err
+        assert f"{shop} (TBPAY_DATABASE_URL) is at revision 9999" in answer.err
     assert dump(shop) == before
 
 
-def test_a_check_names_what_differs(shop: Path) -> None:
+def test_a_check_names_what_differs(shop: Database) -> None:
     same = tbpay("db check")
     assert tbpay("db check --json").json == {"items": [], "next": None}
     assert f"{shop} (TBPAY_DATABASE_URL)" in same.err
@@ -214,7 +269,7 @@ def test_a_check_names_what_differs(shop: Path) -> None:
     assert tbpay("db check -o csv").out.startswith("table,difference\n")
 
 
-def test_no_db_command_writes_an_audit_row(shop: Path) -> None:
+def test_no_db_command_writes_an_audit_row(shop: Database) -> None:
     before = rows(shop, "SELECT count(*) FROM audit_log")
 
     for words in ("db upgrade", "db status", "db check", "db upgrade --sql"):
@@ -235,3 +290,14 @@ def test_no_command_is_said_to_undo_the_taking_over_of_rows(new: Path) -> None:
     assert asked.code == 9
     assert "which drops" in asked.err
     assert "orders (" in asked.err
+
+
+def test_no_backup_is_named_where_none_was_made(server: Database, new: Path) -> None:
+    make_with_four(server)
+    no_rows = make_with_four(new, *(f"DELETE FROM {table}" for table in reversed(FOUR)))
+    run(no_rows, "DELETE FROM accounts")
+
+    for where in (server.url, str(no_rows)):
+        taken = tbpay(f"db upgrade --database {where}")
+        assert taken.code == 0
+        assert taken.err == "note: no command undoes this: a downgrade would drop the rows\n"

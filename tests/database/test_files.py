@@ -16,6 +16,7 @@ from webapp import FEW_ACCOUNTS, make, make_with_four
 
 from tbpay import database, migrations
 from tbpay.errors import Code, UnavailableError
+from tbpay.migrations import HEAD
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_an_empty_file_becomes_a_database_and_keeps_its_mode(path: Path) -> None
 
     done = migrations.upgrade()
 
-    assert (done.revision, done.backup) == ("0003", None)
+    assert (done.revision, done.backup) == (HEAD, None)
     assert migrations.check() == []
     assert _mode(path) == 0o640
 
@@ -109,7 +110,7 @@ def test_a_link_leads_to_the_database_and_a_broken_one_nowhere(path: Path) -> No
         migrations.upgrade()
 
     assert path.is_symlink()
-    assert rows(target, "SELECT version_num FROM tbpay_alembic_version") == [("0003",)]
+    assert rows(target, "SELECT version_num FROM tbpay_alembic_version") == [(HEAD,)]
     assert not path.with_name("gone.db").exists()
 
 
@@ -213,7 +214,7 @@ def test_a_copy_is_made_before_a_way_down_too(path: Path) -> None:
 
     assert None not in (first, second)
     assert first != second
-    assert rows(Path(str(second)), "SELECT version_num FROM tbpay_alembic_version") == [("0003",)]
+    assert rows(Path(str(second)), "SELECT version_num FROM tbpay_alembic_version") == [(HEAD,)]
 
 
 def test_a_file_without_rows_is_not_copied(path: Path) -> None:

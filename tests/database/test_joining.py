@@ -3,12 +3,13 @@
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from probes import another, dump, kept_cents, refused, rows, run, unbalanced
+from databases import DIALECTS, Database, furnished
+from probes import dump, kept_cents, refused, rows, run, unbalanced
 from sqlalchemy.orm import Session
 
 from tbpay import database
@@ -17,29 +18,30 @@ from tbpay.errors import Code, RefusedError, SchemaError, UnavailableError
 from tbpay.stores import account_store, balance_store, order_store
 
 
-@pytest.fixture(params=["wal", "delete"])
-def db(db: Path, request: pytest.FixtureRequest) -> Path:
-    """The database in both journal modes, of which tbpay chooses neither."""
-    run(db, f"PRAGMA journal_mode={request.param}", "CREATE TABLE messages (text TEXT NOT NULL)")
-    return db
+@pytest.fixture
+def dialect(kind: str) -> str:
+    return DIALECTS[kind]
 
 
 @pytest.fixture
-def rich(account: int) -> int:
-    """An account with 10.00."""
-    balance_store.add_credits(account, 1_000, "a gift")
-    return account
+def db(db: Database, kind: str) -> Database:
+    return furnished(db, kind)
 
 
-def plain_engine(path: Path) -> sa.Engine:
+def plain_engine(db: Database) -> sa.Engine:
     """As an application makes it that leaves transactions to the driver's defaults."""
-    return sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 0.1})
+    if db.dialect == "sqlite":
+        return db.engine(connect_args={"timeout": 0.1})
+    return db.engine(connect_args={"options": "-c lock_timeout=100ms"})
 
 
-def recipe_engine(path: Path) -> sa.Engine:
-    """As an application makes it that follows SQLAlchemy's recipe for real transactions."""
-    engine = plain_engine(path)
+def strict_engine(db: Database) -> sa.Engine:
+    """As an application makes it that wants real transactions, with one view in each."""
+    engine = plain_engine(db)
+    if db.dialect != "sqlite":
+        return engine.execution_options(isolation_level="REPEATABLE READ")
 
+    # SQLAlchemy's recipe for SQLite.
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None
@@ -51,8 +53,8 @@ def recipe_engine(path: Path) -> sa.Engine:
     return engine
 
 
-@pytest.fixture(params=[plain_engine, recipe_engine])
-def application(db: Path, request: pytest.FixtureRequest) -> Iterator[sa.Engine]:
+@pytest.fixture(params=[plain_engine, strict_engine])
+def application(db: Database, request: pytest.FixtureRequest) -> Iterator[sa.Engine]:
     engine = request.param(db)
     yield engine
     engine.dispose()
@@ -85,7 +87,7 @@ def first(request: pytest.FixtureRequest) -> Callable[[sa.Connection], None]:
 
 
 def test_a_charge_and_the_applications_row_are_kept_together(
-    db: Path, rich: int, application: sa.Engine, first: Callable[[sa.Connection], None]
+    db: Database, rich: int, application: sa.Engine, first: Callable[[sa.Connection], None]
 ) -> None:
     with application.connect() as connection:
         first(connection)
@@ -105,7 +107,7 @@ def test_a_charge_and_the_applications_row_are_kept_together(
 
 
 def test_a_charge_and_the_applications_row_fall_together(
-    db: Path, rich: int, application: sa.Engine, first: Callable[[sa.Connection], None]
+    db: Database, rich: int, application: sa.Engine, first: Callable[[sa.Connection], None]
 ) -> None:
     before = dump(db)
     with application.connect() as connection:
@@ -122,7 +124,7 @@ def test_a_charge_and_the_applications_row_fall_together(
 
 
 def test_a_refusal_that_is_caught_leaves_the_applications_row(
-    db: Path, rich: int, application: sa.Engine, first: Callable[[sa.Connection], None]
+    db: Database, rich: int, application: sa.Engine, first: Callable[[sa.Connection], None]
 ) -> None:
     def charge_twice(connection: sa.Connection) -> None:
         with unit_of_work(connection):
@@ -146,7 +148,7 @@ def test_a_refusal_that_is_caught_leaves_the_applications_row(
 
 
 def test_a_refusal_that_nobody_catches_takes_the_applications_row_with_it(
-    db: Path, rich: int, application: sa.Engine
+    db: Database, rich: int, application: sa.Engine
 ) -> None:
     with (
         refused(db, RefusedError, Code.INSUFFICIENT_BALANCE),
@@ -175,7 +177,7 @@ def test_the_stores_see_what_the_application_has_not_kept_yet(
 
 
 def test_a_session_of_the_application_can_be_joined(
-    db: Path, rich: int, application: sa.Engine
+    db: Database, rich: int, application: sa.Engine
 ) -> None:
     with Session(application) as session:
         session.execute(MESSAGE)
@@ -191,7 +193,7 @@ def test_a_session_of_the_application_can_be_joined(
 
 
 def test_after_a_joined_unit_the_stores_work_by_themselves_again(
-    db: Path, rich: int, application: sa.Engine
+    db: Database, rich: int, application: sa.Engine
 ) -> None:
     with application.connect() as connection:
         with unit_of_work(connection), unit_of_work(connection), unit_of_work():
@@ -203,7 +205,7 @@ def test_after_a_joined_unit_the_stores_work_by_themselves_again(
         assert kept_cents(db, rich) == 997
 
 
-def test_a_unit_is_on_one_connection(db: Path, rich: int, application: sa.Engine) -> None:
+def test_a_unit_is_on_one_connection(db: Database, rich: int, application: sa.Engine) -> None:
     before = dump(db)
     with application.connect() as connection, application.connect() as other:
         with unit_of_work(), pytest.raises(RuntimeError, match="open on another connection"):
@@ -225,9 +227,9 @@ if sys.version_info >= (3, 12):
 
 @pytest.mark.parametrize("at_once", AT_ONCE, ids=str)
 def test_a_connection_that_keeps_every_statement_at_once_cannot_be_joined(
-    db: Path, rich: int, at_once: dict[str, Any], first: Callable[[sa.Connection], None]
+    db: Database, rich: int, at_once: dict[str, Any], first: Callable[[sa.Connection], None]
 ) -> None:
-    engine = sa.create_engine(f"sqlite:///{db}", **at_once)
+    engine = db.engine(**at_once)
     with engine.connect() as connection:
         first(connection)
         before = dump(db)
@@ -247,9 +249,9 @@ def test_a_connection_that_keeps_every_statement_at_once_cannot_be_joined(
     assert dump(db) == [line for line in before if "hello" not in line]
 
 
-def test_an_application_on_another_database_is_told_which_one(rich: int, tmp_path: Path) -> None:
-    for make in (plain_engine, recipe_engine):
-        engine = make(tmp_path / "other.db")
+def test_an_application_on_another_database_is_told_which_one(rich: int, blank: Database) -> None:
+    for make in (plain_engine, strict_engine):
+        engine = make(blank)
         with (
             engine.connect() as connection,
             pytest.raises(SchemaError) as refusal,
@@ -258,20 +260,20 @@ def test_an_application_on_another_database_is_told_which_one(rich: int, tmp_pat
             balance_store.deduct(rich, 1, "a message")
         engine.dispose()
         assert refusal.value.code is Code.SCHEMA_MISSING
-        assert refusal.value.message == (
-            f"no tbpay tables in {tmp_path}/other.db (the application's connection)"
-        )
+        assert refusal.value.message == f"no tbpay tables in {blank} (the application's connection)"
 
 
 def test_an_application_that_finds_the_database_locked_can_try_again(
-    db: Path, rich: int, application: sa.Engine
+    db: Database, rich: int, application: sa.Engine
 ) -> None:
-    with another(db) as writer, application.connect() as connection:
-        writer.execute("BEGIN IMMEDIATE")
-        with refused(db, UnavailableError, Code.BUSY), unit_of_work(connection):
+    with application.connect() as connection:
+        with (
+            db.writing(),
+            refused(db, UnavailableError, Code.BUSY),
+            unit_of_work(connection),
+        ):
             balance_store.deduct(rich, 1, "a message")
         connection.rollback()
-        writer.execute("ROLLBACK")
 
         with unit_of_work(connection):
             balance_store.deduct(rich, 2, "a message")
@@ -280,25 +282,110 @@ def test_an_application_that_finds_the_database_locked_can_try_again(
     assert kept_cents(db, rich) == 998
 
 
-@pytest.mark.parametrize("db", ["wal"], indirect=True)
-def test_an_application_that_read_too_early_is_told_so(db: Path, rich: int) -> None:
-    engine = recipe_engine(db)
+@pytest.mark.parametrize("kind", ["wal", "postgresql"])
+def test_an_application_that_read_too_early_is_told_so(db: Database, rich: int) -> None:
+    engine = strict_engine(db)
     with engine.connect() as connection:
         reads(connection)
         balance_store.deduct(rich, 1, "meanwhile")
-        with (
-            pytest.raises(UnavailableError, match="has changed it since") as refusal,
-            unit_of_work(connection),
-        ):
-            balance_store.deduct(rich, 2, "a message")
+        with pytest.raises(UnavailableError, match="is busy: ") as refusal:
+            deduct_on(connection, rich)
     engine.dispose()
 
     assert refusal.value.code is Code.BUSY
     assert kept_cents(db, rich) == 999
 
 
-def test_what_is_no_connection_is_refused_with_what_to_pass(db: Path) -> None:
-    engine = sa.create_engine(f"sqlite:///{db}")
+def deduct_on(connection: sa.Connection, account: int) -> None:
+    with unit_of_work(connection):
+        balance_store.deduct(account, 2, "a message")
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_a_transaction_in_which_a_statement_has_failed_cannot_be_joined(
+    db: Database, rich: int, application: sa.Engine
+) -> None:
+    with application.connect() as connection:
+        with pytest.raises(sa.exc.ProgrammingError):
+            connection.execute(sa.text("SELECT * FROM mesages"))
+        with (
+            refused(
+                db,
+                UnavailableError,
+                Code.UNAVAILABLE,
+                "a statement failed in this unit of work:"
+                f" {db} (the application's connection) can only take it back",
+            ),
+            unit_of_work(connection),
+        ):
+            balance_store.deduct(rich, 1, "a message")
+        connection.rollback()
+        deduct_on(connection, rich)
+        connection.commit()
+
+    assert kept_cents(db, rich) == 998
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_what_the_application_does_wrong_in_a_unit_is_taken_back_with_the_unit_alone(
+    db: Database, rich: int, application: sa.Engine
+) -> None:
+    with application.connect() as connection:
+        connection.execute(MESSAGE)
+        with pytest.raises(UnavailableError, match="a statement failed"):
+            deduct_and_mistype(connection, rich)
+        deduct_on(connection, rich)
+        connection.commit()
+
+    assert kept_cents(db, rich) == 998
+    assert rows(db, "SELECT * FROM messages") == [("hello",)]
+
+
+def deduct_and_mistype(connection: sa.Connection, account: int) -> None:
+    with unit_of_work(connection):
+        balance_store.deduct(account, 1, "a message")
+        with suppress(sa.exc.ProgrammingError):
+            connection.execute(sa.text("SELECT * FROM mesages"))
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+@pytest.mark.usefixtures("db")
+def test_nothing_is_set_on_the_applications_connection(rich: int, application: sa.Engine) -> None:
+    with application.connect() as connection:
+        before = settings_of(connection)
+        with unit_of_work(connection):
+            balance_store.deduct(rich, 1, "a message")
+            assert settings_of(connection) == before
+        connection.commit()
+        assert settings_of(connection) == before
+
+
+def settings_of(connection: sa.Connection) -> list[tuple[str, str]]:
+    asked = sa.text("SELECT name, setting FROM pg_settings WHERE source = 'session'")
+    return [(name, setting) for name, setting in connection.execute(asked)]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_a_connection_that_the_server_has_closed_is_not_to_be_had(
+    db: Database, rich: int, application: sa.Engine
+) -> None:
+    before = dump(db)
+    with application.connect() as connection:
+        me = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar()
+        run(db, f"SELECT pg_terminate_backend({me})")
+        with pytest.raises(UnavailableError) as refusal:
+            deduct_on(connection, rich)
+        connection.rollback()
+
+        assert refusal.value.code is Code.UNREACHABLE
+        assert dump(db) == before
+        deduct_on(connection, rich)
+        connection.commit()
+    assert kept_cents(db, rich) == 998
+
+
+def test_what_is_no_connection_is_refused_with_what_to_pass(db: Database) -> None:
+    engine = db.engine()
 
     for given in (engine, Session(engine), "x"):
         with pytest.raises(TypeError, match=r"session\.connection\(\)"), unit_of_work(given):  # type: ignore[arg-type]

@@ -5,9 +5,21 @@ import pytest
 from probes import label
 
 from tbpay import database, migrations, settings
-from tbpay.database import Location, locate
+from tbpay.database import File, Server, locate
 from tbpay.errors import InvalidInputError
 from tbpay.stores import account_store
+
+
+def path_of(given: str | None = None) -> Path:
+    found = locate(given)
+    assert isinstance(found, File)
+    return found.path
+
+
+def server_of(given: str) -> Server:
+    found = locate(given)
+    assert isinstance(found, Server)
+    return found
 
 
 def test_what_is_given_wins_over_the_environment_and_that_over_the_default(
@@ -16,6 +28,7 @@ def test_what_is_given_wins_over_the_environment_and_that_over_the_default(
     default = locate()
     monkeypatch.setenv("TBPAY_DATABASE_URL", "/srv/tbpay.db")
 
+    assert isinstance(default, File)
     assert default.path == tmp_path / "data" / "tbpay" / "tbpay.db"
     assert str(default) == f"{default.path} (the default; TBPAY_DATABASE_URL is not set)"
     assert str(locate()) == "/srv/tbpay.db (TBPAY_DATABASE_URL)"
@@ -47,7 +60,7 @@ def test_to_look_for_a_database_makes_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_a_database_is_named_by_its_path_or_its_url(given: str, path: str) -> None:
-    assert locate(given).path == Path(path)
+    assert path_of(given) == Path(path)
 
 
 @pytest.mark.parametrize("given", ["tbpay.db", "./tbpay.db", "sqlite:///tbpay.db"])
@@ -56,7 +69,7 @@ def test_a_relative_name_is_of_the_working_directory(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    assert locate(given).path == tmp_path / "tbpay.db"
+    assert path_of(given) == tmp_path / "tbpay.db"
 
 
 @pytest.mark.parametrize("given", ["~/tbpay.db", "sqlite:///~/tbpay.db"])
@@ -65,7 +78,7 @@ def test_a_tilde_is_the_home_directory(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    assert locate(given).path == tmp_path / "tbpay.db"
+    assert path_of(given) == tmp_path / "tbpay.db"
 
 
 @pytest.mark.parametrize(
@@ -95,24 +108,86 @@ def test_a_relative_name_needs_a_working_directory(
     monkeypatch.chdir(gone)
     gone.rmdir()
 
-    assert locate("/srv/tbpay.db").path == Path("/srv/tbpay.db")
+    assert path_of("/srv/tbpay.db") == Path("/srv/tbpay.db")
     with pytest.raises(InvalidInputError, match="is not the name of a database file"):
         locate("tbpay.db")
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("given", "name"),
     [
-        "postgres://ann:secret@host/tbpay",
-        "postgresql://ann:secret@host/tbpay",
-        "postgresql+psycopg://ann:s%40cret@host/tbpay",
+        ("postgres://ann@db.example.com/tbpay", "postgresql://ann@db.example.com/tbpay"),
+        ("postgresql://db:5433/tbpay", "postgresql://db:5433/tbpay"),
+        ("postgresql+psycopg://ann:s%40cret@db/tbpay", "postgresql://ann:***@db/tbpay"),
+        ("postgresql://ann:se:cr#et%2F@db/tbpay", "postgresql://ann:***@db/tbpay"),
+        ("postgresql://ann@db/tbpay?password=secret", "postgresql://ann:***@db/tbpay"),
+        (
+            "postgresql://db/tbpay?sslpassword=secret&sslmode=require",
+            "postgresql://db/tbpay?sslmode=require",
+        ),
+        ("postgresql://ann@[::1]:5433/tbpay", "postgresql://ann@[::1]:5433/tbpay"),
+        (
+            "postgresql:///tbpay?host=/run/postgresql",
+            "postgresql:///tbpay?host=%2Frun%2Fpostgresql",
+        ),
+        (
+            "postgresql://ann:secret@db1:5433,db2/tbpay?target_session_attrs=read-write",
+            "postgresql://ann:***@/tbpay?host=db1%3A5433&host=db2&target_session_attrs=read-write",
+        ),
     ],
 )
-def test_postgresql_is_not_there_yet(given: str) -> None:
-    with pytest.raises(InvalidInputError, match="not on PostgreSQL") as refusal:
+def test_a_server_is_named_by_its_url_without_its_password(given: str, name: str) -> None:
+    found = server_of(given)
+
+    assert found.name == name
+    assert str(found) == f"{name} (configure())"
+    assert "cret" not in f"{found}{found!r}"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("postgres://ann:s%40c%2Fret@db/tbpay", "s@c/ret"),
+        ("postgres://ann@db/tbpay?password=s%40cret", "s@cret"),
+    ],
+)
+def test_a_password_is_what_was_meant(given: str, meant: str) -> None:
+    assert server_of(given).url.password == meant
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "postgresql://ann:s@cret@db/tbpay",
+        "postgresql://ann:s/cret@db/tbpay",
+        "postgresql://ann:cret@s@@db/tbpay",
+    ],
+)
+def test_a_password_with_a_bare_sign_in_it_is_refused_with_how_to_write_it(given: str) -> None:
+    with pytest.raises(InvalidInputError, match="write %40 and %2F") as refusal:
         locate(given)
 
     assert "cret" not in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "postgresql://ann:secret@db:port/tbpay",
+        "postgresql://ann:12?secret@db/tbpay",
+        "postgresql://ann:secret@db/tb%00pay",
+        "postgresql://ann:secret@db/tb\ud800pay",
+        "postgresql+psycopg2://ann:secret@db/tbpay",
+        "postgresql+asyncpg://ann:secret@db/tbpay",
+    ],
+    ids=label,
+)
+def test_what_names_no_server_is_refused(given: str) -> None:
+    with pytest.raises(InvalidInputError, match="PostgreSQL") as refusal:
+        locate(given)
+
+    assert "secret" not in refusal.value.message
+    assert refusal.value.message.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -159,7 +234,7 @@ def test_an_application_chooses_its_database(
     chosen = database.location()
     database.reset()
 
-    assert chosen == Location(tmp_path / "chosen.db", "configure()")
+    assert chosen == File(tmp_path / "chosen.db", "configure()")
     assert database.location().source == "TBPAY_DATABASE_URL"
 
 

@@ -1,0 +1,204 @@
+"""The guards: triggers by which the database itself keeps the ledger, at the newest revision.
+
+A line is never changed, deleted or replaced, and one that does not follow the line before it is
+refused, whoever writes it. PostgreSQL also looks, when a unit commits, whether every balance that
+moved is what its last line says and every counter of uses what its redemptions add up to; SQLite
+has nothing that waits for the commit, so that this is left to ``tbpay ledger verify`` there.
+
+The migrations carry their own copies. ``tbpay db check`` and ``tbpay ledger verify`` compare a
+database with what stands here, by name and text.
+"""
+
+GUARDS = {
+    "sqlite": {
+        "transactions_no_change": """
+CREATE TRIGGER transactions_no_change BEFORE UPDATE ON transactions
+BEGIN SELECT RAISE(ABORT, 'a line is never changed'); END
+""",
+        "transactions_no_delete": """
+CREATE TRIGGER transactions_no_delete BEFORE DELETE ON transactions
+BEGIN SELECT RAISE(ABORT, 'a line is never deleted'); END
+""",
+        "transactions_no_replace": """
+CREATE TRIGGER transactions_no_replace BEFORE INSERT ON transactions
+WHEN EXISTS (SELECT 1 FROM transactions WHERE id = NEW.id)
+    OR EXISTS (
+        SELECT 1 FROM transactions
+        WHERE account_id = NEW.account_id AND account_version = NEW.account_version
+    )
+    OR EXISTS (SELECT 1 FROM transactions WHERE idempotency_key = NEW.idempotency_key)
+    OR NEW.transaction_type = 'credit' AND EXISTS (
+        SELECT 1 FROM transactions
+        WHERE order_id = NEW.order_id AND transaction_type = 'credit' AND order_id IS NOT NULL
+    )
+BEGIN SELECT RAISE(ABORT, 'a line is never replaced'); END
+""",
+        "transactions_follow": """
+CREATE TRIGGER transactions_follow BEFORE INSERT ON transactions
+WHEN NEW.account_version < 1
+    OR NOT EXISTS (
+        SELECT 1 FROM account_balances
+        WHERE account_id = NEW.account_id
+            AND account_version = NEW.account_version
+            AND balance_cents = NEW.balance_after_cents
+    )
+    OR NEW.account_version > 1 AND NOT EXISTS (
+        SELECT 1 FROM transactions AS earlier
+        WHERE earlier.account_id = NEW.account_id
+            AND earlier.account_version = NEW.account_version - 1
+            AND NEW.balance_after_cents = earlier.balance_after_cents
+                + CASE NEW.transaction_type WHEN 'credit' THEN 1 ELSE -1 END * NEW.amount_cents
+    )
+BEGIN SELECT RAISE(ABORT, 'a line follows the balance and the line before it'); END
+""",
+        "orders_no_delete": """
+CREATE TRIGGER orders_no_delete BEFORE DELETE ON orders
+BEGIN SELECT RAISE(ABORT, 'an order is never deleted'); END
+""",
+        "discount_redemptions_no_delete": """
+CREATE TRIGGER discount_redemptions_no_delete BEFORE DELETE ON discount_redemptions
+BEGIN SELECT RAISE(ABORT, 'a redemption is never deleted'); END
+""",
+        "order_refunds_no_delete": """
+CREATE TRIGGER order_refunds_no_delete BEFORE DELETE ON order_refunds
+BEGIN SELECT RAISE(ABORT, 'a refund is never deleted'); END
+""",
+    },
+    "postgresql": {
+        "transactions_no_change": """
+CREATE TRIGGER transactions_no_change BEFORE UPDATE OR DELETE ON transactions
+FOR EACH ROW EXECUTE FUNCTION tbpay_refuse()
+""",
+        "transactions_no_truncate": """
+CREATE TRIGGER transactions_no_truncate BEFORE TRUNCATE ON transactions
+FOR EACH STATEMENT EXECUTE FUNCTION tbpay_refuse()
+""",
+        "transactions_follow": """
+CREATE TRIGGER transactions_follow BEFORE INSERT ON transactions
+FOR EACH ROW EXECUTE FUNCTION tbpay_line_follows()
+""",
+        "account_balances_follow": """
+CREATE CONSTRAINT TRIGGER account_balances_follow AFTER INSERT OR UPDATE ON account_balances
+DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION tbpay_balance_follows()
+""",
+        "orders_no_delete": """
+CREATE TRIGGER orders_no_delete BEFORE DELETE ON orders
+FOR EACH ROW EXECUTE FUNCTION tbpay_refuse()
+""",
+        "orders_no_truncate": """
+CREATE TRIGGER orders_no_truncate BEFORE TRUNCATE ON orders
+FOR EACH STATEMENT EXECUTE FUNCTION tbpay_refuse()
+""",
+        "discount_redemptions_no_delete": """
+CREATE TRIGGER discount_redemptions_no_delete BEFORE DELETE ON discount_redemptions
+FOR EACH ROW EXECUTE FUNCTION tbpay_refuse()
+""",
+        "discount_redemptions_no_truncate": """
+CREATE TRIGGER discount_redemptions_no_truncate BEFORE TRUNCATE ON discount_redemptions
+FOR EACH STATEMENT EXECUTE FUNCTION tbpay_refuse()
+""",
+        "discount_redemptions_add_up": """
+CREATE CONSTRAINT TRIGGER discount_redemptions_add_up AFTER INSERT OR UPDATE ON discount_redemptions
+DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION tbpay_uses_add_up()
+""",
+        "discount_codes_add_up": """
+CREATE CONSTRAINT TRIGGER discount_codes_add_up AFTER INSERT OR UPDATE ON discount_codes
+DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION tbpay_uses_add_up()
+""",
+        "order_refunds_no_delete": """
+CREATE TRIGGER order_refunds_no_delete BEFORE DELETE ON order_refunds
+FOR EACH ROW EXECUTE FUNCTION tbpay_refuse()
+""",
+        "order_refunds_no_truncate": """
+CREATE TRIGGER order_refunds_no_truncate BEFORE TRUNCATE ON order_refunds
+FOR EACH STATEMENT EXECUTE FUNCTION tbpay_refuse()
+""",
+    },
+}
+"""For each dialect the statement that makes a guard, by the guard's name."""
+
+GUARD_FUNCTIONS = {
+    "tbpay_refuse": """
+BEGIN
+    RAISE EXCEPTION '% on % is refused: its rows are kept', TG_OP, TG_TABLE_NAME
+        USING ERRCODE = 'integrity_constraint_violation';
+END
+""",
+    "tbpay_line_follows": """
+BEGIN
+    IF NOT EXISTS (
+        SELECT 1 FROM account_balances
+        WHERE account_id = NEW.account_id
+            AND account_version = NEW.account_version
+            AND balance_cents = NEW.balance_after_cents
+    ) OR NEW.account_version > 1 AND NOT EXISTS (
+        SELECT 1 FROM transactions AS earlier
+        WHERE earlier.account_id = NEW.account_id
+            AND earlier.account_version = NEW.account_version - 1
+            AND NEW.balance_after_cents = earlier.balance_after_cents
+                + CASE NEW.transaction_type WHEN 'credit' THEN 1 ELSE -1 END * NEW.amount_cents
+    ) THEN
+        RAISE EXCEPTION 'a line follows the balance and the line before it'
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NEW;
+END
+""",
+    "tbpay_balance_follows": """
+DECLARE
+    last account_balances;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        IF OLD.account_id = NEW.account_id
+            AND OLD.balance_cents = NEW.balance_cents
+            AND OLD.account_version = NEW.account_version
+        THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    SELECT * INTO last FROM account_balances WHERE id = NEW.id;
+    IF FOUND AND NOT (
+        last.account_version = 0 AND last.balance_cents = 0
+        OR EXISTS (
+            SELECT 1 FROM transactions
+            WHERE account_id = last.account_id
+                AND account_version = last.account_version
+                AND balance_after_cents = last.balance_cents
+        )
+    ) OR EXISTS (
+        SELECT 1 FROM transactions
+        WHERE account_id = last.account_id AND account_version > last.account_version
+    ) THEN
+        RAISE EXCEPTION 'a balance is what its last line says'
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NULL;
+END
+""",
+    "tbpay_uses_add_up": """
+DECLARE
+    code discount_codes;
+BEGIN
+    IF TG_TABLE_NAME = 'discount_redemptions' THEN
+        IF TG_OP = 'UPDATE' THEN
+            IF OLD.discount_code_id <> NEW.discount_code_id THEN
+                RAISE EXCEPTION 'a redemption keeps its code'
+                    USING ERRCODE = 'integrity_constraint_violation';
+            END IF;
+        END IF;
+        SELECT * INTO code FROM discount_codes WHERE id = NEW.discount_code_id;
+    ELSE
+        SELECT * INTO code FROM discount_codes WHERE id = NEW.id;
+    END IF;
+    IF code.current_uses <> (
+        SELECT count(*) FROM discount_redemptions
+        WHERE discount_code_id = code.id AND status IN ('reserved', 'redeemed')
+    ) THEN
+        RAISE EXCEPTION 'the uses of a discount code are what its redemptions add up to'
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NULL;
+END
+""",
+}
+"""PostgreSQL's trigger functions: the body of each by its name."""
