@@ -140,7 +140,7 @@ def refuse_unknown(heads: tuple[str, ...], location: Location) -> None:
     known = {step.revision for step in context.script.walk_revisions()}
     for head in heads:
         if head not in known:
-            raise engines.ahead(head, location)
+            raise refusals.ahead(head, location)
 
 
 def move(connection: sa.Connection, location: Location) -> None:

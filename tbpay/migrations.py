@@ -108,7 +108,7 @@ def require_way_down(revision: str) -> dict[str, int]:
     _require_known(revision, "base")
     location, current = database.location(), _standing()
     if current is None:
-        raise engines.missing(location)
+        raise refusals.missing(location)
     if revision != "base" and revision > current:
         raise InvalidInputError(f"{location} is at revision {current}, below {revision}")
     lowest = "" if revision == "base" else revision
@@ -212,7 +212,7 @@ def _standing() -> str | None:
         engines.begin(connection, reading=True)
         current = engines.revision(connection)
     if current is not None and current not in REVISIONS:
-        raise engines.ahead(current, location)
+        raise refusals.ahead(current, location)
     return current
 
 

@@ -17,24 +17,27 @@ HEAVY = ("sqlalchemy", "alembic", "phonenumbers", "typer", "rich")
 # The contract's own words.
 SIGNATURES = {
     "OrderStore.create": "account_id, order_type, amount_cents, *, code=None,"
-    " stripe_session_id=None, stripe_payment_intent_id=None -> Order",
+    " stripe_session_id=None, stripe_payment_intent_id=None, key=None -> Order",
     "OrderStore.get_by_id": "order_id -> Order | None",
     "OrderStore.get_by_stripe_session": "session_id -> Order | None",
     "OrderStore.get_by_account_id": "account_id -> list[Order]",
     "OrderStore.attach_session": "order_id, session_id -> Order",
     "OrderStore.complete": "order_id, *, payment_intent_id=None -> Order",
     "OrderStore.fail": "order_id -> Order",
+    "OrderStore.refund": "order_id, *, amount_cents=None, policy=models.RefundPolicy.REFUSE,"
+    " stripe_refund_id=None, reason=None, key=None -> Order",
     "OrderStore.update_status": "order_id, status, *, stripe_payment_intent_id=None -> Order",
     "BalanceStore.get_or_create": "account_id -> AccountBalance",
     "BalanceStore.get_balance": "account_id -> int",
-    "BalanceStore.add_credits": "account_id, amount_cents, description, *, order_id=None"
-    " -> Transaction",
-    "BalanceStore.deduct": "account_id, amount_cents, description, *, order_id=None,"
+    "BalanceStore.add_credits": "account_id, amount_cents, description, *, order_id=None,"
+    " key=None -> Transaction",
+    "BalanceStore.deduct": "account_id, amount_cents, description, *, order_id=None, key=None,"
     " allow_negative=False -> Transaction",
     "BalanceStore.record_transaction": "account_id, transaction_type, amount_cents, description,"
-    " *, order_id=None, allow_negative=False -> Transaction",
+    " *, order_id=None, key=None, allow_negative=False -> Transaction",
     "DiscountCodeStore.create": "code, discount_type, discount_value, *, max_uses=None,"
-    " stripe_coupon_id=None -> DiscountCode",
+    " stripe_coupon_id=None, starts_at=None, ends_at=None, per_account=None,"
+    " min_amount_cents=None -> DiscountCode",
     "DiscountCodeStore.get_by_code": "code -> DiscountCode | None",
     "DiscountCodeStore.increment_uses": "code, *, order_id=None -> DiscountCode",
     "DiscountCodeStore.validate": "code, *, amount_cents=None, account_id=None -> DiscountCode",

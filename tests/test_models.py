@@ -19,6 +19,8 @@ from tbpay.models import (
     DiscountType,
     OrderStatus,
     OrderType,
+    RedemptionStatus,
+    RefundPolicy,
     TransactionType,
     read_time,
     time_text,
@@ -52,18 +54,27 @@ def refuses(check: Callable[..., object], *arguments: object) -> str:
         (
             models.Order,
             "id account_id order_type amount_cents stripe_session_id stripe_payment_intent_id"
-            " discount_code_id status created_at completed_at credit_cents",
+            " discount_code_id status created_at completed_at credit_cents idempotency_key",
         ),
-        (models.AccountBalance, "id account_id balance_cents updated_at"),
+        (
+            models.Refund,
+            "id order_id amount_cents claw_back_cents shortfall_cents policy stripe_refund_id"
+            " transaction_id reason idempotency_key created_at replayed",
+        ),
+        (models.AccountBalance, "id account_id balance_cents updated_at account_version"),
         (
             models.DiscountCode,
             "id code discount_type discount_value max_uses current_uses active stripe_coupon_id"
-            " created_at",
+            " created_at starts_at ends_at per_account min_amount_cents reserved_uses",
+        ),
+        (
+            models.Redemption,
+            "id discount_code_id order_id account_id reduction_cents status created_at",
         ),
         (
             models.Transaction,
             "id account_id order_id transaction_type amount_cents balance_after_cents description"
-            " created_at replayed",
+            " created_at account_version idempotency_key replayed",
         ),
         (
             models.CountrySMSCost,
@@ -89,6 +100,8 @@ def test_the_words_are_the_words() -> None:
     assert list(OrderStatus) == ["pending", "completed", "failed", "refunded"]
     assert list(DiscountType) == ["percent", "fixed"]
     assert list(TransactionType) == ["credit", "debit", "refund"]
+    assert list(RedemptionStatus) == ["reserved", "redeemed", "released", "late"]
+    assert list(RefundPolicy) == ["refuse", "available", "negative"]
 
 
 @pytest.mark.parametrize("value", [1, 2, MAX_AMOUNT_CENTS - 1, MAX_AMOUNT_CENTS])
@@ -200,6 +213,19 @@ def test_a_stripe_id_is_visible_ascii(value: str) -> None:
 )
 def test_what_is_no_stripe_id_is_refused(value: object) -> None:
     assert refuses(models.stripe_id, value, "session_id").startswith("session_id")
+
+
+@pytest.mark.parametrize("value", ["12345678", "a b/c~{}", " " * 8, "x" * 255])
+def test_a_key_is_8_to_255_printable_ascii_characters(value: str) -> None:
+    assert models.idempotency_key(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "1234567", "x" * 256, "é" * 8, "12345678\n", "1234567\0", "a\udcffbcdefgh", None, 7],
+)
+def test_what_is_no_key_is_refused(value: object) -> None:
+    assert "is not a key" in refuses(models.idempotency_key, value)
 
 
 @pytest.mark.parametrize("value", ["ann@example.org", "a@b", "Ünï@exämple.org", "a" * 253 + "@b"])

@@ -7,15 +7,17 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from conftest import ROOT
+from databases import Database
 
-from tbpay import database, migrations
+from tbpay.reports.verify import verify
+from tbpay.stores import account_store, balance_store
 
 README = (ROOT / "README.md").read_text()
+KEY = re.compile(r"\b[0-9a-f]{32}\b")
 TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{6})?Z")
 
 
@@ -52,23 +54,23 @@ def test_every_command_prints_what_the_readme_shows(tmp_path: Path) -> None:
 
 
 def steady(text: str) -> str:
-    """Put one time for every time."""
-    return TIME.sub("2026-11-23T08:13:00Z", text).strip()
+    """Put one time for every time, and one key for every key that was made."""
+    return KEY.sub("0" * 32, TIME.sub("2026-11-23T08:13:00Z", text)).strip()
 
 
-def test_the_web_applications_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    database.configure("app.db")
-    migrations.upgrade()
-    from tbpay import account_store
-
+def test_the_web_applications_example_runs(db: Database) -> None:
     account_store.create("ann@example.com")
     [example] = [block for block in blocks("python") if "order_store" in block]
+    assert example.count('"app.db"') == 1
 
-    exec(compile(example, "README.md", "exec"), {})  # noqa: S102 - the reader's code is ours
+    named = example.replace('"app.db"', repr(db.url))
+    exec(compile(named, "README.md", "exec"), {})  # noqa: S102 - the reader's code is ours
+
+    assert balance_store.get_balance(1) == 150
+    assert verify().differences == []
 
 
-def test_autogenerate_of_the_web_application_leaves_our_tables_alone(db: Path) -> None:
+def test_autogenerate_of_the_web_application_leaves_our_tables_alone(db: Database) -> None:
     [snippet] = [block for block in blocks("python") if "include_name" in block]
     names: dict[str, object] = {}
     exec(compile(ast.parse(snippet), "README.md", "exec"), names)  # noqa: S102
@@ -76,11 +78,11 @@ def test_autogenerate_of_the_web_application_leaves_our_tables_alone(db: Path) -
     sa.Table(
         "accounts",
         theirs,
-        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
         sa.Column("email", sa.String(255), unique=True),
         sa.Column("created_at", sa.String(50)),
     )
-    engine = sa.create_engine(f"sqlite:///{db}")
+    engine = db.engine()
 
     def differences(**options: object) -> list[object]:
         with engine.connect() as connection:

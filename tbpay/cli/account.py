@@ -32,6 +32,7 @@ def create(
             "account create",
             lambda account: f"account {account.id}",
             lambda: account_store.create(email),
+            repeatable=False,
         )
     )
 

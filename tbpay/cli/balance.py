@@ -1,15 +1,17 @@
 """``tbpay balance``."""
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
 
-from tbpay.cli.change import change, confirm, preview
+from tbpay.cli.change import change, confirm, preview, settled_key
 from tbpay.cli.options import (
     AccountName,
     Amount,
     Below,
+    Key,
     Reason,
     argument,
     chosen,
@@ -49,26 +51,30 @@ def show_(
 
 
 @command(app, "credit", 'tbpay balance credit 7 --amount 10.50 --reason "goodwill"', changes=True)
-def credit(account: AccountName, amount: Amount, reason: Reason) -> None:
+def credit(account: AccountName, amount: Amount, reason: Reason, key: Key = None) -> None:
     """Add to a balance by hand."""
     from tbpay.database import location
     from tbpay.stores import balance_store, order_store
 
     number = account.find()
-    line = change(
-        "balance credit",
-        f"account {number}",
-        lambda: balance_store.add_credits(number, amount, reason),
-        reason=reason,
-        detail=_detail,
-        undo=lambda line: _opposite("debit", line),
+    key = settled_key(key)
+    moved = _change(
+        "credit",
+        number,
+        lambda: balance_store.add_credits(number, amount, reason, key=key),
+        reason,
+        key,
     )
-    pending = order_store.find(account_id=number, status="pending", limit=1)
-    for order in pending.items:
-        others = " and others are" if pending.next else " is"
-        completes = location().command(f"order complete {order.id}")
-        note(f"order {order.id}{others} pending: if this was a payment, {completes} credits it too")
-    _show(line)
+    if not moved.replayed:
+        pending = order_store.find(account_id=number, status="pending", limit=1)
+        for order in pending.items:
+            others = " and others are" if pending.next else " is"
+            completes = location().command(f"order complete {order.id}")
+            note(
+                f"order {order.id}{others} pending:"
+                f" if this was a payment, {completes} credits it too"
+            )
+    _show(moved)
 
 
 @command(
@@ -85,6 +91,7 @@ def debit(
     allow_negative: Annotated[
         bool, typer.Option("--allow-negative", help="Take more than there is; asks first.")
     ] = False,
+    key: Key = None,
 ) -> None:
     """Take off a balance by hand."""
     from tbpay.stores import balance_store
@@ -92,23 +99,16 @@ def debit(
     number = account.find()
 
     def deduct() -> Transaction:
-        return balance_store.deduct(number, amount, reason, allow_negative=allow_negative)
+        return balance_store.deduct(number, amount, reason, key=key, allow_negative=allow_negative)
 
     if allow_negative and not chosen().yes:
-        after_cents = preview(deduct).balance_after_cents
+        line = preview(deduct)
         # What nobody was asked about stays forbidden, whatever is taken off meanwhile.
-        allow_negative = after_cents < 0
+        allow_negative = line.balance_after_cents < 0 and not line.replayed
         if allow_negative:
-            confirm(f"take account {number} to {show_cents(after_cents)} USD")
-    line = change(
-        "balance debit",
-        f"account {number}",
-        deduct,
-        reason=reason,
-        detail=_detail,
-        undo=lambda line: _opposite("credit", line),
-    )
-    _show(line)
+            confirm(f"take account {number} to {show_cents(line.balance_after_cents)} USD")
+    key = settled_key(key)
+    _show(_change("debit", number, deduct, reason, key))
 
 
 @command(
@@ -133,19 +133,49 @@ def history(account: AccountName) -> None:
     )
 
 
-def _show(line: Transaction) -> None:
-    """Show a line together with the balance that it left."""
-    fields = asdict(line)
-    replayed = fields.pop("replayed")
-    # People read that balance on the line itself.
-    show(
-        fields | {"balance_cents": line.balance_after_cents, "replayed": replayed},
-        people=lambda _: fields,
+@dataclass(frozen=True)
+class _Moved:
+    """A line by hand, and what its account has now: of a replay that is not what the line left."""
+
+    line: Transaction
+    balance_cents: int
+
+    @property
+    def replayed(self) -> bool:
+        return self.line.replayed
+
+
+def _change(
+    verb: str, account_id: int, work: Callable[[], Transaction], reason: str, key: str | None
+) -> _Moved:
+    from tbpay.stores import balance_store
+
+    opposite = {"credit": "debit", "debit": "credit"}[verb]
+    return change(
+        f"balance {verb}",
+        f"account {account_id}",
+        lambda: _Moved(work(), balance_store.get_balance(account_id)),
+        key=key,
+        reason=reason,
+        detail=_detail,
+        undo=lambda moved: _opposite(opposite, moved.line),
     )
 
 
-def _detail(line: Transaction) -> dict[str, Any]:
-    return {"transaction_id": line.id, "amount_cents": line.amount_cents}
+def _show(moved: _Moved) -> None:
+    """Show a line together with the balance that there is."""
+    fields = asdict(moved.line)
+    replayed = fields.pop("replayed")
+    balance = {"balance_cents": moved.balance_cents}
+    # Of a new line people read the balance on the line itself.
+    show(
+        fields | balance | {"replayed": replayed},
+        people=lambda _: fields | balance if replayed else fields,
+    )
+
+
+def _detail(moved: _Moved) -> dict[str, Any]:
+    return {"transaction_id": moved.line.id, "amount_cents": moved.line.amount_cents}
 
 
 def _opposite(verb: str, line: Transaction) -> str:

@@ -2,38 +2,68 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import datetime
 from typing import Annotated, Any
+
+import typer
 
 from tbpay import models
 from tbpay.cli.change import ask, can_ask, change
 from tbpay.cli.exits import UsageError
-from tbpay.cli.options import CodeName, argument, chosen, command, group, option, show
+from tbpay.cli.options import Chosen, CodeName, argument, chosen, command, group, option, show
 from tbpay.cli.output import note
-from tbpay.cli.parsers import AccountRef, parse_account, parse_count, parse_percent, parse_stripe_id
+from tbpay.cli.parsers import (
+    AccountRef,
+    parse_account,
+    parse_count,
+    parse_percent,
+    parse_since,
+    parse_stripe_id,
+    parse_until,
+)
 from tbpay.errors import Code, NotFoundError, excerpt
-from tbpay.models import DiscountCode, DiscountType
+from tbpay.models import DiscountCode, DiscountType, Redemption, time_text
 from tbpay.money import parse_cents, show_cents
 
 app = group("Discount codes: named reductions and their uses.")
+
+MaxUses = Annotated[
+    int | None, option("--max-uses", parse_count, "N", "How many orders may take it.")
+]
+Ends = Annotated[
+    datetime | None,
+    option("--ends", parse_until, "T", "Up to, not at, this time; a date includes its day."),
+]
+PerAccount = Annotated[
+    int | None, option("--per-account", parse_count, "N", "How many orders of one account.")
+]
+MinAmount = Annotated[
+    int | None,
+    option("--min-amount", parse_cents, "USD", "What an order must cost at least without it."),
+]
 
 
 @command(
     app,
     "create",
     "tbpay discount create LAUNCH10 --percent 10 --max-uses 3",
-    "tbpay discount create FIVEOFF --amount 5",
+    "tbpay discount create FIVEOFF --amount 5 --starts 2026-12-01 --ends 2026-12-24",
     changes=True,
 )
 def create(
     code: Annotated[str | None, argument(models.discount_code, "CODE", "Its name.")] = None,
     percent: Annotated[int | None, option("--percent", parse_percent, "N", "Per cent off.")] = None,
     amount: Annotated[int | None, option("--amount", parse_cents, "USD", "Dollars off.")] = None,
-    max_uses: Annotated[
-        int | None, option("--max-uses", parse_count, "N", "How many orders may take it.")
-    ] = None,
+    max_uses: MaxUses = None,
     stripe_coupon: Annotated[
         str | None, option("--stripe-coupon", parse_stripe_id, "ID", "Stripe's coupon.")
     ] = None,
+    starts: Annotated[
+        datetime | None, option("--starts", parse_since, "T", "From this time on.")
+    ] = None,
+    ends: Ends = None,
+    per_account: PerAccount = None,
+    min_amount: MinAmount = None,
 ) -> None:
     """Create a discount code; without arguments, on a terminal, it asks."""
     from tbpay.stores import discount_code_store
@@ -50,14 +80,70 @@ def create(
             "discount create",
             f"discount {code}",
             lambda: discount_code_store.create(
-                code, kind, value, max_uses=max_uses, stripe_coupon_id=stripe_coupon
+                code,
+                kind,
+                value,
+                max_uses=max_uses,
+                stripe_coupon_id=stripe_coupon,
+                starts_at=starts,
+                ends_at=ends,
+                per_account=per_account,
+                min_amount_cents=min_amount,
             ),
+            repeatable=False,
             detail=lambda made: {
                 "discount_type": made.discount_type,
                 "discount_value": made.discount_value,
-                "max_uses": made.max_uses,
+                "starts_at": _text(made.starts_at),
+                **_limits(made),
             },
             undo=lambda made: f"discount deactivate {made.code}",
+        ),
+        people=_for_people,
+    )
+
+
+@command(
+    app,
+    "update",
+    "tbpay discount update LAUNCH10 --max-uses 500",
+    "tbpay discount update LAUNCH10 --ends 2026-12-31 --per-account 1 --min-amount 20",
+    changes=True,
+)
+def update(
+    code: CodeName,
+    max_uses: MaxUses = None,
+    ends: Ends = None,
+    per_account: PerAccount = None,
+    min_amount: MinAmount = None,
+) -> None:
+    """Change the limits of a code; what it takes off never changes."""
+    from tbpay.stores import discount_code_store
+
+    given = {
+        "max_uses": max_uses,
+        "ends_at": ends,
+        "per_account": per_account,
+        "min_amount_cents": min_amount,
+    }
+    limits: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if not limits:
+        raise UsageError("give --max-uses, --ends, --per-account or --min-amount")
+    old: DiscountCode | None = None
+
+    def look() -> DiscountCode:
+        nonlocal old
+        old = _locked(code)
+        return old
+
+    show(
+        change(
+            "discount update",
+            f"discount {code}",
+            lambda: discount_code_store.update(code, **limits),
+            before=look,
+            detail=_limits,
+            undo=lambda _: None if old is None else _back_to(old, limits),
         ),
         people=_for_people,
     )
@@ -70,17 +156,37 @@ def list_() -> None:
 
     show(
         discount_code_store.find(**chosen().paging),
-        columns=("id", "code", "discount", "uses", "active", "created_at"),
+        columns=("code", "discount", "redeemed", "reserved", "max_uses", "active", "ends_at"),
         kind=DiscountCode,
         people=_for_people,
     )
 
 
-@command(app, "show", "tbpay discount show LAUNCH10")
-def show_(code: CodeName) -> None:
-    """Show one discount code."""
+@command(
+    app,
+    "show",
+    "tbpay discount show LAUNCH10",
+    "tbpay discount show LAUNCH10 --uses --all",
+    lists=True,
+)
+def show_(
+    code: CodeName,
+    uses: Annotated[
+        bool, typer.Option("--uses", help="List its uses, newest first, those given back too.")
+    ] = False,
+) -> None:
+    """Show one discount code, or its uses."""
     from tbpay.stores import discount_code_store
 
+    if uses:
+        show(
+            discount_code_store.redemptions(code, **chosen().paging),
+            columns=("id", "created_at", "status", "order_id", "account_id", "reduction_cents"),
+            kind=Redemption,
+        )
+        return
+    if chosen().paging != Chosen().paging:
+        raise UsageError("--limit, --all and --cursor are for --uses")
     found = discount_code_store.get_by_code(code)
     if found is None:
         raise NotFoundError(f"no discount code {excerpt(code)}", code=Code.UNKNOWN)
@@ -104,17 +210,17 @@ def validate(
 ) -> None:
     """Tell whether an order could take a code now, and what it would take off."""
     from tbpay.stores import discount_code_store
-    from tbpay.stores.discounts import reduction_cents
+    from tbpay.stores.discounts import charged_cents
 
     number = None if account is None else account.find()
     found = discount_code_store.validate(code, amount_cents=amount, account_id=number)
     priced: dict[str, Any] = {}
     if amount is not None:
-        off_cents = reduction_cents(found, amount)
+        left_cents = charged_cents(found, amount)
         priced = {
             "amount_cents": amount,
-            "reduction_cents": off_cents,
-            "charged_cents": amount - off_cents,
+            "reduction_cents": amount - left_cents,
+            "charged_cents": left_cents,
         }
     show(asdict(found) | priced, people=lambda _: _for_people(found) | priced)
 
@@ -139,7 +245,7 @@ def _set_active(code: str, verb: str, opposite: str) -> None:
             f"discount {verb}",
             f"discount {code}",
             lambda: discount_code_store.set_active(code, verb == "activate"),
-            before=lambda: discount_code_store.get_by_code(code),
+            before=lambda: _locked(code),
             undo=lambda changed: f"discount {opposite} {changed.code}",
         ),
         people=_for_people,
@@ -175,16 +281,58 @@ def _or_none(parse: Callable[[str], int]) -> Callable[[str], int | None]:
     return lambda given: parse(given) if given else None
 
 
+def _locked(code: str) -> DiscountCode:
+    """Answer a code as it is, and as it stays until this unit ends: an update of nothing."""
+    from tbpay.stores import discount_code_store
+
+    return discount_code_store.update(code)
+
+
+def _limits(code: DiscountCode) -> dict[str, Any]:
+    return {
+        "max_uses": code.max_uses,
+        "ends_at": _text(code.ends_at),
+        "per_account": code.per_account,
+        "min_amount_cents": code.min_amount_cents,
+    }
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else time_text(moment)
+
+
+def _back_to(old: DiscountCode, changed: dict[str, Any]) -> str | None:
+    """Word the command that sets limits back, unless there was none before: that cannot be said."""
+    values = {name: getattr(old, name) for name in changed}
+    if None in values.values():
+        return None
+    flags = [f"{_FLAGS[name][0]} {_FLAGS[name][1](value)}" for name, value in values.items()]
+    return f"discount update {old.code} {' '.join(flags)}"
+
+
+_FLAGS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "max_uses": ("--max-uses", str),
+    "ends_at": ("--ends", time_text),
+    "per_account": ("--per-account", str),
+    "min_amount_cents": ("--min-amount", show_cents),
+}
+
+
 def _for_people(code: DiscountCode) -> dict[str, object]:
     percent = code.discount_type is DiscountType.PERCENT
-    limit = "no limit" if code.max_uses is None else code.max_uses
     return {
         "id": code.id,
         "code": code.code,
         "discount": f"{code.discount_value} %"
         if percent
         else f"{show_cents(code.discount_value)} USD",
-        "uses": f"{code.current_uses} of {limit}",
+        "redeemed": code.current_uses - code.reserved_uses,
+        "reserved": code.reserved_uses,
+        "max_uses": code.max_uses,
+        "per_account": code.per_account,
+        "min_amount_cents": code.min_amount_cents,
+        "starts_at": code.starts_at,
+        "ends_at": code.ends_at,
         "active": code.active,
         "stripe_coupon_id": code.stripe_coupon_id,
         "created_at": code.created_at,

@@ -42,11 +42,20 @@ class Chosen(NamedTuple):
     yes: bool = False
     limit: int | None = 50
     cursor: str | None = None
+    verb: str = "tbpay"
+    words: Sequence[str] = ()
 
     @property
     def paging(self) -> dict[str, Any]:
         """The page that a list is asked for."""
         return {"limit": self.limit, "cursor": self.cursor}
+
+    def repetition(self, key: str | None = None) -> str:
+        """Spell the running command once more, under a key where there is one."""
+        import shlex
+
+        flag = [] if key is None or any(key in word for word in self.words) else ["--key", key]
+        return shlex.join([*self.verb.split(), *flag, *self.words])
 
 
 _chosen = Chosen()
@@ -120,6 +129,9 @@ class Group(TyperGroup):
         _write_examples(self.examples or firsts, formatter)
 
 
+_TYPED = "tbpay.typed"
+
+
 class Command(TyperCommand):
     """A command with the flags that stand everywhere."""
 
@@ -132,18 +144,28 @@ class Command(TyperCommand):
         """Answer the flags of this kind of command."""
         return everywhere()
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Parse what follows the verb, and keep it as it was typed."""
+        ctx.meta[_TYPED] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Settle the shared flags, then run the command with its own."""
         global _chosen
         given = pop_flags(ctx.params, self.shared())
         before = ctx.find_root().obj
         settings.choose_database(given["database"] or before.get("database"))
+        words = ctx.meta[_TYPED]
+        if before.get("database") and not given["database"]:
+            words = ["--database", before["database"], *words]
         _chosen = Chosen(
             format=choose_format(given, before),
             dry_run=given.get("dry_run", False),
             yes=given.get("yes", False),
             limit=None if given.get("all") else given.get("limit") or 50,
             cursor=given.get("cursor"),
+            verb=ctx.command_path,
+            words=words,
         )
         if given.get("all") and given.get("limit"):
             raise UsageError("--all and --limit exclude each other")
@@ -285,6 +307,15 @@ Below = Annotated[
     int | None, option("--below", parse_bound, "USD", "Only balances lower than this.")
 ]
 CodeName = Annotated[str, argument(models.discount_code, "CODE", "The discount code.")]
+Key = Annotated[
+    str | None,
+    option(
+        "--key",
+        models.idempotency_key,
+        "K",
+        f"{models.MIN_KEY} to {models.MAX_KEY} characters by which a repetition is known as one.",
+    ),
+]
 PaymentIntent = Annotated[
     str | None, option("--payment-intent", parse_stripe_id, "ID", "Stripe's payment intent.")
 ]

@@ -1,13 +1,15 @@
 """``tbpay order``."""
 
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from tbpay import models
-from tbpay.cli.change import change, confirm
+from tbpay.cli.change import change, confirm, preview, settled_key
 from tbpay.cli.exits import UsageError
 from tbpay.cli.options import (
     AccountName,
     Amount,
+    Key,
     PaymentIntent,
     Since,
     StripeSession,
@@ -19,9 +21,10 @@ from tbpay.cli.options import (
     option,
     show,
 )
-from tbpay.cli.parsers import AccountRef, parse_account, parse_id
-from tbpay.errors import NotFoundError, excerpt
-from tbpay.models import Order, OrderStatus, OrderType
+from tbpay.cli.parsers import AccountRef, parse_account, parse_id, parse_stripe_id, parse_text
+from tbpay.errors import ConflictError, NotFoundError, excerpt
+from tbpay.models import Order, OrderStatus, OrderType, Refund, RefundPolicy
+from tbpay.money import parse_cents, show_cents
 
 app = group("Orders: what customers buy, from pending to completed.")
 
@@ -47,6 +50,11 @@ def parse_status(given: str) -> OrderStatus:
     return models.word(OrderStatus, given, "the status")
 
 
+def parse_policy(given: str) -> RefundPolicy:
+    """Read what a refund does where the credit is spent."""
+    return models.word(RefundPolicy, given, "the policy")
+
+
 OrderId = Annotated[int | None, argument(parse_id, "ID", "The order's id.")]
 
 
@@ -67,18 +75,22 @@ def create(
         str | None, option("--code", models.discount_code, "CODE", "A discount code to take.")
     ] = None,
     stripe_session: StripeSession = None,
+    key: Key = None,
 ) -> None:
     """Create a pending order; --amount is before the discount."""
     from tbpay.stores import order_store
 
     number = account.find()
+    key = settled_key(key)
     show(
         change(
             "order create",
             lambda order: f"order {order.id}",
             lambda: order_store.create(
-                number, order_type, amount, code=code, stripe_session_id=stripe_session
+                number, order_type, amount, code=code, stripe_session_id=stripe_session, key=key
             ),
+            before=lambda: None if key is None else order_store.get_by_key(key),
+            key=key,
             detail=lambda order: {
                 "account_id": order.account_id,
                 "amount_cents": order.amount_cents,
@@ -134,7 +146,13 @@ def list_(
 @command(app, "show", "tbpay order show 12", "tbpay order show --stripe-session cs_test_a1")
 def show_(order: OrderId = None, stripe_session: StripeSession = None) -> None:
     """Show one order."""
-    show(_find(order, stripe_session))
+    from tbpay.database import snapshot
+    from tbpay.stores import order_store
+
+    with snapshot():
+        found = _find(order, stripe_session)
+        refunded_cents = sum(refund.amount_cents for refund in order_store.refunds(found.id))
+    show(found, people=lambda _: asdict(found) | {"refunded_cents": refunded_cents})
 
 
 @command(
@@ -151,6 +169,7 @@ def complete(
 ) -> None:
     """Complete an order and credit its account, once, however often it is said."""
     from tbpay.stores import order_store
+    from tbpay.stores.orders import locked
 
     number = _find(order, stripe_session).id
     show(
@@ -158,7 +177,7 @@ def complete(
             "order complete",
             f"order {number}",
             lambda: order_store.complete(number, payment_intent_id=payment_intent),
-            before=lambda: order_store.get_by_id(number),
+            before=lambda: locked(number),
             detail=_detail,
         )
     )
@@ -180,6 +199,7 @@ def fail(
 ) -> None:
     """Fail pending orders and give their discount codes' uses back."""
     from tbpay.stores import order_store
+    from tbpay.stores.orders import locked
 
     numbers = list(dict.fromkeys(orders or []))
     if not numbers or stripe_session is not None:
@@ -190,17 +210,18 @@ def fail(
                 "order fail",
                 f"order {numbers[0]}",
                 lambda: order_store.fail(numbers[0]),
-                before=lambda: order_store.get_by_id(numbers[0]),
+                before=lambda: locked(numbers[0]),
                 detail=_detail,
             )
         )
         return
     confirm(f"fail {len(numbers)} orders")
-    before: list[Order | None] = []
+    before: dict[int, Order] = {}
 
-    def look() -> list[Order | None]:
-        before[:] = [order_store.get_by_id(number) for number in numbers]
-        return list(before)
+    def look() -> list[Order]:
+        # In one order for everybody: who waits for another keeps nothing that the other waits for.
+        before.update((number, locked(number)) for number in sorted(numbers))
+        return [before[number] for number in numbers]
 
     show(
         change(
@@ -209,11 +230,137 @@ def fail(
             lambda: [order_store.fail(number) for number in numbers],
             before=look,
             detail=lambda failed: {
-                "order_ids": [new.id for old, new in zip(before, failed, strict=True) if new != old]
+                "order_ids": [order.id for order in failed if order != before[order.id]]
             },
         ),
         columns=COLUMNS,
     )
+
+
+@command(
+    app,
+    "refund",
+    "tbpay order refund 12 --dry-run",
+    "tbpay order refund 12 --amount 5 --policy available --stripe-refund re_3a",
+    changes=True,
+)
+def refund(
+    order: Annotated[int, argument(parse_id, "ID", "The order's id.")],
+    amount: Annotated[
+        int | None,
+        option(
+            "--amount", parse_cents, "USD", "How much went back; all that is left unless given."
+        ),
+    ] = None,
+    policy: Annotated[
+        RefundPolicy,
+        option(
+            "--policy",
+            parse_policy,
+            "P",
+            "Where less is left than it takes back: refuse (unless given), available or negative.",
+        ),
+    ] = RefundPolicy.REFUSE,
+    stripe_refund: Annotated[
+        str | None, option("--stripe-refund", parse_stripe_id, "ID", "Stripe's refund.")
+    ] = None,
+    key: Key = None,
+    reason: Annotated[str | None, option("--reason", parse_text, "TEXT", "Why.")] = None,
+) -> None:
+    """Record a refund, and take back its share of the order's credit; asks first."""
+    from tbpay.stores import balance_store, order_store
+
+    def record() -> _Refunded:
+        now, done = order_store.record_refund(
+            order,
+            amount_cents=amount,
+            policy=policy,
+            stripe_refund_id=stripe_refund,
+            reason=reason,
+            key=key,
+        )
+        return _Refunded(now, done, balance_store.get_balance(now.account_id))
+
+    agreed: _Refunded | None = None
+
+    def record_as_agreed() -> _Refunded:
+        refunded = record()
+        if agreed is not None and not refunded.replayed and refunded.terms != agreed.terms:
+            raise ConflictError(f"order {order} or its account has moved on since you were asked")
+        return refunded
+
+    if not chosen().yes and not chosen().dry_run:
+        tried = preview(record)
+        if not tried.replayed:
+            agreed = tried
+            confirm(tried.question)
+    key = settled_key(key)
+    refunded = change(
+        "order refund",
+        f"order {order}",
+        record_as_agreed,
+        key=key,
+        reason=reason,
+        detail=lambda refunded: refunded.detail,
+    )
+    show(refunded.refund, people=lambda _: refunded.for_people)
+
+
+@dataclass(frozen=True)
+class _Refunded:
+    """A refund, and what it made of the order and of the account's balance."""
+
+    order: Order
+    refund: Refund
+    balance_cents: int
+
+    @property
+    def replayed(self) -> bool:
+        return self.refund.replayed
+
+    @property
+    def taken_cents(self) -> int:
+        return self.refund.claw_back_cents - self.refund.shortfall_cents
+
+    @property
+    def terms(self) -> tuple[int, int, int, bool]:
+        """What was agreed to by a yes, and stays forbidden otherwise."""
+        done = self.refund
+        return done.amount_cents, done.claw_back_cents, done.shortfall_cents, self.balance_cents < 0
+
+    @property
+    def question(self) -> str:
+        share = f"{show_cents(self.taken_cents)} USD"
+        if self.refund.shortfall_cents > 0:
+            share = (
+                f"{show_cents(self.taken_cents)} of {show_cents(self.refund.claw_back_cents)} USD"
+            )
+        at = "below zero, at " if self.balance_cents < 0 else ""
+        return (
+            f"refund {show_cents(self.refund.amount_cents)} USD of order {self.order.id},"
+            f" take {share} off account {self.order.account_id}"
+            f" and leave it {at}{show_cents(self.balance_cents)} USD"
+        )
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """What the audit log keeps of it."""
+        return {
+            "refund_id": self.refund.id,
+            "amount_cents": self.refund.amount_cents,
+            "claw_back_cents": self.refund.claw_back_cents,
+            "shortfall_cents": self.refund.shortfall_cents,
+            "policy": self.refund.policy,
+            "stripe_refund_id": self.refund.stripe_refund_id,
+            "transaction_id": self.refund.transaction_id,
+        }
+
+    @property
+    def for_people(self) -> dict[str, object]:
+        """The refund, and what is left behind it."""
+        fields = asdict(self.refund)
+        del fields["replayed"]
+        return fields | {"order_status": self.order.status, "balance_cents": self.balance_cents}
 
 
 def _find(order_id: int | None, session_id: str | None) -> Order:

@@ -27,6 +27,7 @@ GROUPS = (
     ),
     ("discount", "Discount codes: named reductions and their uses.", "tbpay.cli.discount"),
     ("pricing", "Prices: what a segment costs in which country.", "tbpay.cli.pricing"),
+    ("ledger", "The ledger: proof that all of it adds up.", "tbpay.cli.ledger"),
     ("audit", "The audit log: who changed what, and why.", "tbpay.cli.audit"),
     ("db", "The database: its schema and where it stands.", "tbpay.cli.db"),
 )

@@ -11,25 +11,8 @@ import sqlalchemy as sa
 from tbpay.database import refusals, sqlite
 from tbpay.database.beginning import Beginning, asking
 from tbpay.database.location import File, Location
-from tbpay.database.refusals import ahead, missing
 from tbpay.errors import Code, UnavailableError
 from tbpay.schema import REVISIONS, VERSION_TABLE
-
-__all__ = [
-    "ahead",
-    "begin",
-    "begin_migration",
-    "check_revision",
-    "close",
-    "engine",
-    "is_begun",
-    "missing",
-    "new_engine",
-    "require_begun",
-    "require_same_revision",
-    "revision",
-    "translated",
-]
 
 _engines: dict[Location, sa.Engine] = {}
 

@@ -6,17 +6,22 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 import pexpect
 from conftest import ROOT
+from databases import Database
+from probes import another, rows, run
 from typer.testing import CliRunner
 
 from tbpay.cli import app
+from tbpay.guards import GUARDS
 
 # What a stored text may hold, and how it may be shown.
 HOSTILE = "\x1b[2J[red]x[/] :smile: =1+1\u202e"
@@ -80,6 +85,65 @@ def shell(script: str, **more: str) -> Answer:
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
+def unguarded(db: Database, *statements: str) -> None:
+    """Change a database behind the back of its guards, and put them up again."""
+    down, up = [], []
+    for name, text in GUARDS[db.dialect].items():
+        on = f" ON {text.split(' ON ')[1].split()[0]}"
+        if db.dialect == "postgresql":
+            down.append(f"DROP TRIGGER {name}{on}")
+            up += [text, f"ALTER TABLE{on.removeprefix(' ON')} ENABLE ALWAYS TRIGGER {name}"]
+        else:
+            down.append(f"DROP TRIGGER {name}")
+            up.append(text)
+    run(db, *down, *statements, *up)
+
+
+@contextmanager
+def held(db: Database, *, from_readers: bool = False) -> Iterator[None]:
+    """Let somebody else keep the database locked, so that nobody can write, or not even read."""
+    with another(db) as other:
+        if db.dialect == "sqlite":
+            other.execute("BEGIN EXCLUSIVE" if from_readers else "BEGIN IMMEDIATE")
+        else:
+            other.execute("BEGIN")
+            mode = "ACCESS EXCLUSIVE" if from_readers else "EXCLUSIVE"
+            other.execute(f"LOCK TABLE account_balances IN {mode} MODE")
+        yield
+
+
+def wait_until(it_is_so: Callable[[], bool]) -> None:
+    """Ask again and again, for as long as a slow machine may take."""
+    deadline = time.monotonic() + 30
+    while not it_is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def is_asleep(pid: int) -> bool:
+    """Tell whether a process waits for something rather than works."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "S"
+
+
+def descriptors(pid: int) -> dict[str, str]:
+    """Tell what files a process has open, by the numbers of its descriptors."""
+    opened = {}
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            opened[each.name] = str(each.readlink())
+    return opened
+
+
+def wait_until_it_waits(pid: int, db: Database, *, others: int = 0) -> None:
+    """Wait until a process waits for what somebody else keeps locked, as so many others do."""
+    if db.dialect == "postgresql":
+        stuck = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+        stuck += " AND wait_event_type = 'Lock'"
+        wait_until(lambda: len(rows(db, stuck)) > others)
+    else:
+        wait_until(lambda: db.url in descriptors(pid).values() and is_asleep(pid))
+
+
 @contextmanager
 def ctrl_c_heard() -> Iterator[None]:
     """Let the processes that are started here hear a Ctrl-C, also where the tests do not."""
@@ -119,22 +183,23 @@ class Terminal:
 
     def answer(self, question: str, answer: str) -> None:
         """Wait for a question, then type a line."""
-        self._wait(question)
+        self.wait(question)
         self._child.sendline(answer)
 
     def press(self, question: str, key: str) -> None:
         """Wait for a question, then press a key together with Ctrl."""
-        self._wait(question)
+        self.wait(question)
         self._child.sendcontrol(key)
 
     def end(self) -> int:
         """Wait for the end, and answer the exit code."""
-        self._wait(pexpect.EOF)
+        self.wait(pexpect.EOF)
         self._child.close()
         code: int = self._child.exitstatus
         return code
 
-    def _wait(self, what: Any) -> None:
+    def wait(self, what: Any) -> None:
+        """Wait until it says something, or until its end."""
         self._child.expect_exact(what) if isinstance(what, str) else self._child.expect(what)
         after = what if isinstance(what, str) else ""
         self.seen += (self._child.before + after).replace("\r\n", "\n")

@@ -4,7 +4,8 @@ import csv
 from pathlib import Path
 
 import pytest
-from command_line import HARMLESS, HOSTILE, Answer, Terminal, tbpay
+from command_line import HARMLESS, HOSTILE, Answer, Terminal, tbpay, unguarded
+from databases import Database
 from probes import rows, run
 
 
@@ -15,7 +16,7 @@ def assert_harmless(answer: Answer) -> None:
         assert "\u202e" not in line
 
 
-def test_a_hostile_reason_is_kept_exactly_and_shown_harmlessly(shop: Path) -> None:
+def test_a_hostile_reason_is_kept_exactly_and_shown_harmlessly(shop: Database) -> None:
     words = "balance credit 1 --amount 5 --reason"
 
     credited = tbpay(words, HOSTILE)
@@ -62,20 +63,24 @@ def test_a_hostile_actor_reaches_no_list_raw(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "tsv", "json"])
-def test_what_the_web_application_stored_is_shown_harmlessly_too(form: str, shop: Path) -> None:
+def test_what_the_web_application_stored_is_shown_harmlessly_too(form: str, shop: Database) -> None:
     hostile = HOSTILE.replace(" ", "") + "\r\n@x.org"
-    run(
+    refund = "order refund 1 --amount 5 --yes --key refund-of-1"
+    tbpay(refund)
+    unguarded(
         shop,
         f"UPDATE accounts SET email = '{hostile}', stripe_customer_id = '{HOSTILE}' WHERE id = 1",
         f"UPDATE orders SET stripe_session_id = '{HOSTILE}' WHERE id = 2",
         f"UPDATE discount_codes SET stripe_coupon_id = '{HOSTILE}' WHERE id = 1",
         f"UPDATE transactions SET description = '{hostile}'",
+        f"UPDATE order_refunds SET reason = '{hostile}', stripe_refund_id = '{HOSTILE}'",
         f"UPDATE audit_log SET action = '{HOSTILE}', host = '{HOSTILE}', detail = '{HOSTILE}'",
     )
 
     for words in (
         *("account list", "account show 1", "balance history 1", "audit list"),
         *("order list", "order show 2", "discount list", "discount show LAUNCH10"),
+        *("discount show LAUNCH10 --uses", refund),
     ):
         answer = tbpay(f"{words} -o {form}")
 
@@ -83,14 +88,14 @@ def test_what_the_web_application_stored_is_shown_harmlessly_too(form: str, shop
         assert_harmless(answer)
 
 
-def test_what_was_stored_reaches_no_error_raw(shop: Path) -> None:
+def test_what_was_stored_reaches_no_error_raw(shop: Database) -> None:
     run(
         shop,
         f"UPDATE orders SET stripe_payment_intent_id = '{HOSTILE}' WHERE id = 2",
         f"UPDATE tbpay_alembic_version SET version_num = '{HOSTILE}'",
     )
     ahead = tbpay("order list")
-    run(shop, "UPDATE tbpay_alembic_version SET version_num = '0003'")
+    run(shop, "UPDATE tbpay_alembic_version SET version_num = '0006'")
     conflict = tbpay("order complete 2 --payment-intent pi_2")
 
     assert (ahead.code, conflict.code) == (7, 5)
@@ -158,8 +163,9 @@ def test_a_hostile_name_of_a_file_is_shown_harmlessly(tmp_path: Path) -> None:
     assert path.exists()
 
 
-def test_a_hostile_name_of_a_file_reaches_no_question_raw(shop: Path) -> None:
-    path = shop.rename(shop.with_name("a\x1b[2Jb.db"))
+def test_a_hostile_name_of_a_file_reaches_no_question_raw(stocked: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a\x1b[2Jb.db"
+    path.write_bytes(stocked.read_bytes())
 
     with Terminal(f"order fail 2 4 --database '{path}'") as terminal:
         terminal.answer(r"a\x1b[2Jb.db (--database)? [y/N] ", "n")

@@ -40,7 +40,7 @@ SESSION = "cs_test_" + "a1B2c3D4" * 7 + "Zz"
 HOSTILE = "\x1b[2J[red]x[/] :smile: =1+1\u202e"
 HARMLESS = r"\x1b[2J[red]x[/] :smile: =1+1\u202e"
 
-CREDIT = Transaction(7, 3, None, TransactionType.CREDIT, 900, 1_234_50, "coffee", WHEN)
+CREDIT = Transaction(7, 3, None, TransactionType.CREDIT, 900, 1_234_50, "coffee", WHEN, 7)
 ORDER = Order(
     id=12,
     account_id=3,
@@ -81,6 +81,8 @@ def test_one_thing_is_a_line_for_each_field() -> None:
         "balance after     1234.50 USD\n"
         "description       coffee\n"
         "created at        2026-11-23 08:13:00Z\n"
+        "account version   7\n"
+        "idempotency key   -\n"
         "replayed          no\n"
     )
 
@@ -95,15 +97,18 @@ def test_one_thing_is_one_object_in_json() -> None:
         "balance_after_cents": 123450,
         "description": "coffee",
         "created_at": "2026-11-23T08:13:00.000000Z",
+        "account_version": 7,
+        "idempotency_key": None,
         "replayed": False,
     }
 
 
 def test_one_thing_is_a_header_and_a_row_in_csv_and_tsv() -> None:
     header = ["id", "account_id", "order_id", "transaction_type", "amount_cents"]
-    header += ["balance_after_cents", "description", "created_at", "replayed"]
+    header += ["balance_after_cents", "description", "created_at", "account_version"]
+    header += ["idempotency_key", "replayed"]
     row = ["7", "3", "", "credit", "900", "123450", "coffee"]
-    row += ["2026-11-23T08:13:00.000000Z", "false"]
+    row += ["2026-11-23T08:13:00.000000Z", "7", "", "false"]
 
     assert shown(CREDIT, Format.CSV) == ",".join(header) + "\n" + ",".join(row) + "\n"
     assert shown(CREDIT, Format.TSV) == "\t".join(header) + "\n" + "\t".join(row) + "\n"
@@ -169,7 +174,7 @@ def test_programs_read_exact_values() -> None:
 
 
 def test_several_things_are_a_table_of_the_columns_asked_for() -> None:
-    debit = Transaction(8, 3, 12, TransactionType.DEBIT, 5, 123_445, "SMS", WHEN)
+    debit = Transaction(8, 3, 12, TransactionType.DEBIT, 5, 123_445, "SMS", WHEN, 8)
     columns = ("id", "transaction_type", "amount_cents", "description", "created_at")
 
     assert shown([debit, CREDIT], columns=columns) == (

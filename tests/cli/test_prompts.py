@@ -9,18 +9,23 @@ from typing import IO
 
 import pytest
 import sqlalchemy as sa
-from command_line import Terminal, ctrl_c_heard, environment, tbpay
-from probes import dump, rows, run
+from command_line import Terminal, ctrl_c_heard, environment, tbpay, unguarded
+from databases import Database
+from probes import dump, rows
 
 from tbpay.errors import Code
 
 FAIL = "order fail 2 4"
 NEGATIVE = "balance debit 1 --amount 20.01 --reason x --allow-negative"
+REFUND = "order refund 1 --policy negative"
 DOWNGRADE = "db downgrade 0002"
+DROPS = "audit_log (2 rows), discount_redemptions (2 rows),"
 ASKING = {
     FAIL: "fail 2 orders needs a yes: repeat with --yes",
     NEGATIVE: "take account 1 to -0.01 USD needs a yes: repeat with --yes",
-    DOWNGRADE: "downgrade to 0002, which drops audit_log (2 rows), in {} (TBPAY_DATABASE_URL)"
+    REFUND: "refund 25.00 USD of order 1, take 25.00 USD off account 1 and leave it below zero,"
+    " at -5.00 USD needs a yes: repeat with --yes",
+    DOWNGRADE: f"downgrade to 0002, which drops {DROPS} in {{}} (TBPAY_DATABASE_URL)"
     " must be confirmed: repeat with --confirm 0002",
 }
 
@@ -37,7 +42,7 @@ def _ctrl_c_heard() -> Iterator[None]:
 @pytest.mark.parametrize("words", ASKING)
 @pytest.mark.parametrize("typed", ["", "y\n", "yes\n" * 100])
 def test_without_a_terminal_a_question_names_the_flag_that_answers_it(
-    words: str, typed: str, shop: Path
+    words: str, typed: str, shop: Database
 ) -> None:
     before = dump(shop)
 
@@ -50,7 +55,7 @@ def test_without_a_terminal_a_question_names_the_flag_that_answers_it(
 
 
 @pytest.mark.parametrize("stdin", ["a silent pipe", "closed", "/dev/null"])
-def test_no_question_ever_waits_for_a_pipe(stdin: str, shop: Path) -> None:
+def test_no_question_ever_waits_for_a_pipe(stdin: str, shop: Database) -> None:
     before = dump(shop)
     silent, writing = os.pipe()
     redirect = {"a silent pipe": "", "closed": "<&-", "/dev/null": "< /dev/null"}[stdin]
@@ -75,7 +80,7 @@ def test_no_question_ever_waits_for_a_pipe(stdin: str, shop: Path) -> None:
     assert dump(shop) == before
 
 
-def test_a_terminal_on_stdin_alone_is_nobody(shop: Path) -> None:
+def test_a_terminal_on_stdin_alone_is_nobody(shop: Database) -> None:
     before = dump(shop)
     ours, theirs = os.openpty()
 
@@ -99,7 +104,7 @@ def process(words: str, stdin: IO[bytes]) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-def test_the_flag_is_the_answer(shop: Path) -> None:
+def test_the_flag_is_the_answer(shop: Database) -> None:
     assert tbpay(f"{FAIL} --yes").code == 0
     assert tbpay(f"{NEGATIVE} --yes").code == 0
     assert tbpay(f"{DOWNGRADE} --confirm 0002").code == 0
@@ -109,7 +114,7 @@ def test_the_flag_is_the_answer(shop: Path) -> None:
     assert rows(shop, "SELECT version_num FROM tbpay_alembic_version") == [("0002",)]
 
 
-def test_a_dry_run_asks_nobody(shop: Path) -> None:
+def test_a_dry_run_asks_nobody(shop: Database) -> None:
     before = dump(shop)
 
     assert tbpay(f"{FAIL} --dry-run").code == 0
@@ -117,7 +122,7 @@ def test_a_dry_run_asks_nobody(shop: Path) -> None:
     assert dump(shop) == before
 
 
-def test_the_wrong_name_confirms_nothing(shop: Path) -> None:
+def test_the_wrong_name_confirms_nothing(shop: Database) -> None:
     before = dump(shop)
 
     for name in ("0001", "", "base", "0002 ", "yes", "000２"):
@@ -133,6 +138,8 @@ def test_what_can_be_refused_is_refused_before_anybody_is_asked(tmp_path: Path) 
 
     assert tbpay("db downgrade 0009").code == 2
     assert tbpay(f"db downgrade base --database {missing}").code == 7
+    assert tbpay("order refund 1 --amount 25.01").code == 4
+    assert tbpay("order refund 2").code == 5
     tbpay(f"{DOWNGRADE} --confirm 0002")
     assert tbpay("db downgrade 0003").code == 2
     assert not missing.exists()
@@ -147,15 +154,41 @@ def test_what_stays_above_zero_is_not_asked_about() -> None:
     assert (answer.code, answer.json["balance_cents"]) == (0, 0)
 
 
-def test_what_nobody_was_asked_about_stays_forbidden_whatever_happens_meanwhile(shop: Path) -> None:
+def test_what_nobody_was_asked_about_stays_forbidden_whatever_happens_meanwhile(
+    shop: Database,
+) -> None:
     @sa.event.listens_for(sa.pool.Pool, "checkin", once=True)
     def somebody_else_debits(*_: object) -> None:
-        run(shop, "UPDATE account_balances SET balance_cents = 1500 WHERE account_id = 1")
+        unguarded(shop, "UPDATE account_balances SET balance_cents = 1500 WHERE account_id = 1")
 
     answer = tbpay("balance debit 1 --amount 20 --reason x --allow-negative --json")
 
     assert (answer.code, answer.error["code"]) == (4, Code.INSUFFICIENT_BALANCE)
     assert rows(shop, "SELECT balance_cents FROM account_balances") == [(1500,)]
+
+
+def test_a_refund_that_becomes_another_one_meanwhile_is_not_made(shop: Database) -> None:
+    with Terminal(f"order refund 1 --policy negative --database '{shop.url}'") as terminal:
+        terminal.wait("[y/N] ")
+        tbpay("order refund 1 --amount 5 --yes")
+        before = dump(shop)
+        terminal.answer("", "y")
+        assert terminal.end() == 5
+
+    assert "error: order 1 or its account has moved on since you were asked\n" in terminal.seen
+    assert dump(shop) == before
+
+
+def test_a_refund_is_made_though_the_balance_has_changed_within_what_was_agreed(
+    shop: Database,
+) -> None:
+    with Terminal("order refund 1 --amount 5") as terminal:
+        terminal.wait("take 5.00 USD off account 1 and leave it 15.00 USD")
+        tbpay("balance debit 1 --amount 15 --reason sms")
+        terminal.answer("[y/N] ", "y")
+        assert terminal.end() == 0
+
+    assert rows(shop, "SELECT balance_cents FROM account_balances") == [(0,)]
 
 
 @pytest.mark.usefixtures("shop")
@@ -167,7 +200,7 @@ def test_one_order_is_failed_without_a_question() -> None:
 # At a terminal
 
 
-def test_a_yes_at_a_terminal_does_it(shop: Path) -> None:
+def test_a_yes_at_a_terminal_does_it(shop: Database) -> None:
     with Terminal(FAIL) as terminal:
         terminal.answer(f"fail 2 orders in {shop} (TBPAY_DATABASE_URL)? [y/N] ", "y")
         assert terminal.end() == 0
@@ -176,7 +209,7 @@ def test_a_yes_at_a_terminal_does_it(shop: Path) -> None:
 
 
 @pytest.mark.parametrize("typed", ["n", ""])
-def test_anything_else_at_a_terminal_is_a_no(typed: str, shop: Path) -> None:
+def test_anything_else_at_a_terminal_is_a_no(typed: str, shop: Database) -> None:
     before = dump(shop)
 
     with Terminal(NEGATIVE) as terminal:
@@ -195,7 +228,7 @@ def test_anything_else_at_a_terminal_is_a_no(typed: str, shop: Path) -> None:
     ids=["Ctrl-D", "Ctrl-C"],
 )
 def test_leaving_a_question_at_a_terminal_changes_nothing(
-    key: str, code: int, error: str, shop: Path
+    key: str, code: int, error: str, shop: Database
 ) -> None:
     before = dump(shop)
 
@@ -208,20 +241,20 @@ def test_leaving_a_question_at_a_terminal_changes_nothing(
 
 
 @pytest.mark.parametrize(("typed", "code"), [("0002", 0), ("y", 9)])
-def test_a_downgrade_wants_its_name_typed(typed: str, code: int, shop: Path) -> None:
+def test_a_downgrade_wants_its_name_typed(typed: str, code: int, shop: Database) -> None:
     with Terminal(DOWNGRADE) as terminal:
         terminal.answer(
-            "downgrade to 0002, which drops audit_log (2 rows),"
-            f" in {shop} (TBPAY_DATABASE_URL). Type 0002 to go on: ",
+            f"downgrade to 0002, which drops {DROPS} in {shop} (TBPAY_DATABASE_URL)."
+            " Type 0002 to go on: ",
             typed,
         )
         assert terminal.end() == code
 
-    revision = "0003" if code else "0002"
+    revision = "0006" if code else "0002"
     assert rows(shop, "SELECT version_num FROM tbpay_alembic_version") == [(revision,)]
 
 
-def test_json_never_asks_at_a_terminal(shop: Path) -> None:
+def test_json_never_asks_at_a_terminal(shop: Database) -> None:
     before = dump(shop)
 
     with Terminal(f"{FAIL} --json") as terminal:
@@ -236,7 +269,7 @@ def test_json_never_asks_at_a_terminal(shop: Path) -> None:
 # Making a discount code by answering
 
 
-def test_a_discount_code_is_made_by_answering_questions(shop: Path) -> None:
+def test_a_discount_code_is_made_by_answering_questions(shop: Database) -> None:
     with Terminal("discount create") as terminal:
         terminal.answer("code: ", "straße")
         terminal.answer("code: ", "summer5")
@@ -257,7 +290,7 @@ def test_a_discount_code_is_made_by_answering_questions(shop: Path) -> None:
     ) == [("fixed", 550, None)]
 
 
-def test_only_what_is_missing_is_asked_for(shop: Path) -> None:
+def test_only_what_is_missing_is_asked_for(shop: Database) -> None:
     with Terminal("discount create SUMMER5") as terminal:
         terminal.answer("percent or fixed: ", "percent")
         terminal.answer("per cent off: ", "5")
@@ -266,7 +299,7 @@ def test_only_what_is_missing_is_asked_for(shop: Path) -> None:
     assert rows(shop, "SELECT discount_value FROM discount_codes WHERE code = 'SUMMER5'") == [(5,)]
 
 
-def test_leaving_the_questions_makes_no_code(shop: Path) -> None:
+def test_leaving_the_questions_makes_no_code(shop: Database) -> None:
     before = dump(shop)
 
     with Terminal("discount create") as terminal:

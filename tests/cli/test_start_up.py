@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from command_line import environment
+from databases import Database
 
 from tbpay.cli.root import GROUPS
 
-HEAVY = {"sqlalchemy", "alembic", "rich", "phonenumbers"}
+DRIVER: dict[str, set[str]] = {"sqlite": set(), "postgresql": {"psycopg"}}
+HEAVY = {"sqlalchemy", "alembic", "rich", "phonenumbers", "psycopg"}
 GROUP_MODULES = {row[2] for row in GROUPS}
 
 Loaded = Callable[[str], set[str]]
@@ -66,11 +68,10 @@ def test_a_quote_loads_phonenumbers_and_no_database(form: str, loaded: Loaded) -
 @pytest.mark.parametrize(
     "words", ["order list -o json", "order list -o csv", "order list -o tsv", "order show 2"]
 )
-@pytest.mark.usefixtures("shop")
 def test_an_answer_from_the_database_loads_no_rich_and_no_alembic(
-    words: str, loaded: Loaded
+    words: str, loaded: Loaded, shop: Database
 ) -> None:
     names = loaded(command(words))
 
-    assert names & HEAVY == {"sqlalchemy"}
+    assert names & HEAVY == {"sqlalchemy", *DRIVER[shop.dialect]}
     assert names & GROUP_MODULES == {"tbpay.cli.order"}

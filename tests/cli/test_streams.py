@@ -3,20 +3,31 @@
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import Terminal, ctrl_c_heard, environment, shell, start, tbpay
-from conftest import SESSION, run_tbpay
-from probes import another, dump, rows, run
+import sqlalchemy as sa
+from command_line import (
+    Terminal,
+    ctrl_c_heard,
+    descriptors,
+    environment,
+    held,
+    is_asleep,
+    shell,
+    start,
+    tbpay,
+    wait_until,
+    wait_until_it_waits,
+)
+from conftest import DIALECTS, SESSION, run_tbpay
+from databases import Database
+from probes import dump, rows, run
 
-CREDIT = "balance credit 1 --amount 5 --reason x"
+CREDIT = "balance credit 1 --amount 5 --reason x --key the-key-of-it"
 
 
 @pytest.fixture(autouse=True)
@@ -26,14 +37,15 @@ def _ctrl_c_heard() -> Iterator[None]:
 
 
 @pytest.fixture
-def busy_shop(shop: Path) -> Path:
+def busy_shop(shop: Database) -> Database:
     """A shop with more orders than a pipe holds."""
-    with closing(sqlite3.connect(shop)) as connection, connection:
-        connection.executemany(
-            "INSERT INTO orders (account_id, order_type, amount_cents, stripe_session_id, status,"
-            " created_at) VALUES (1, 'top_up', 500, ?, 'pending', '2026-11-23T08:13:00.000000Z')",
-            [(f"cs_{number}_{'x' * 100}",) for number in range(2_000)],
-        )
+    run(
+        shop,
+        "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 2000)"
+        " INSERT INTO orders (account_id, order_type, amount_cents, stripe_session_id, status,"
+        f" created_at) SELECT 1, 'top_up', 500, 'cs_' || n || '_{'x' * 100}', 'pending',"
+        " '2026-11-23T08:13:00.000000Z' FROM numbers",
+    )
     return shop
 
 
@@ -61,7 +73,7 @@ def test_a_reader_that_takes_it_all_leaves_no_trace_either() -> None:
     assert done.err == ""
 
 
-def test_a_change_whose_reader_went_away_is_made(shop: Path) -> None:
+def test_a_change_whose_reader_went_away_is_made(shop: Database) -> None:
     done = shell(f"$tbpay {CREDIT} | true; echo ${{PIPESTATUS[0]}}")
 
     assert done.out == "0\n"
@@ -87,10 +99,11 @@ def test_a_read_that_stdout_cannot_take_is_unavailable(to: str) -> None:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.usefixtures("busy_shop")
 def test_an_answer_that_a_disk_takes_half_of_is_unavailable(
-    unbuffered: str, busy_shop: Path
+    unbuffered: str, tmp_path: Path
 ) -> None:
-    half = busy_shop.with_suffix(".csv")
+    half = tmp_path / "half.csv"
 
     done = shell(
         f"ulimit -f 100; $tbpay order list --all -o csv > {half}", PYTHONUNBUFFERED=unbuffered
@@ -101,7 +114,7 @@ def test_an_answer_that_a_disk_takes_half_of_is_unavailable(
 
 
 @pytest.mark.parametrize("to", ["> /dev/full", ">&-"])
-def test_a_change_that_stdout_cannot_tell_of_is_made(to: str, shop: Path) -> None:
+def test_a_change_that_stdout_cannot_tell_of_is_made(to: str, shop: Database) -> None:
     done = shell(f"$tbpay {CREDIT} {to}")
 
     assert done.code == 0
@@ -112,7 +125,7 @@ def test_a_change_that_stdout_cannot_tell_of_is_made(to: str, shop: Path) -> Non
 
 
 @pytest.mark.parametrize("to", ["2> /dev/full", "2>&-"])
-def test_without_stderr_a_command_works_all_the_same(to: str, shop: Path) -> None:
+def test_without_stderr_a_command_works_all_the_same(to: str, shop: Database) -> None:
     done = shell(
         f"$tbpay {CREDIT} --json {to}; echo $?; $tbpay order show 99 {to}; echo $?;"
         f" $tbpay order list --nonsense {to}; echo $?; $tbpay order fail 2 4 {to}; echo $?"
@@ -125,15 +138,15 @@ def test_without_stderr_a_command_works_all_the_same(to: str, shop: Path) -> Non
     assert rows(shop, "SELECT count(*) FROM transactions") == [(3,)]
 
 
-def test_no_database_file_takes_the_place_of_a_closed_stream(shop: Path) -> None:
+def test_no_database_takes_the_place_of_a_closed_stream(shop: Database) -> None:
     before = dump(shop)
-    with another(shop) as writer:
-        writer.execute("BEGIN IMMEDIATE")
+    with held(shop):
         waiting = subprocess.Popen(
             ["bash", "-c", f"exec {sys.executable} -m tbpay {CREDIT} <&- >&- 2>&-"],
             env=environment(),
         )
-        opened = wait_until_it_waits(waiting.pid, shop)
+        wait_until_it_waits(waiting.pid, shop)
+        opened = descriptors(waiting.pid)
         waiting.send_signal(signal.SIGTERM)
         code = waiting.wait()
 
@@ -142,41 +155,13 @@ def test_no_database_file_takes_the_place_of_a_closed_stream(shop: Path) -> None
     assert dump(shop) == before
 
 
-def test_all_streams_closed_at_once_are_no_obstacle(shop: Path) -> None:
+def test_all_streams_closed_at_once_are_no_obstacle(shop: Database) -> None:
     assert shell(f"$tbpay {CREDIT} <&- >&- 2>&-").code == 0
     assert shell("$tbpay order list <&- >&- 2>&-").code == 6
     assert rows(shop, "SELECT count(*) FROM transactions") == [(3,)]
 
 
 # Signals
-
-
-def wait_until(it_is_so: Callable[[], bool]) -> None:
-    """Ask again and again, for as long as a slow machine may take."""
-    deadline = time.monotonic() + 30
-    while not it_is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def is_asleep(pid: int) -> bool:
-    """Tell whether a process waits for something rather than works."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "S"
-
-
-def descriptors(pid: int) -> dict[str, str]:
-    """Tell what files a process has open, by the numbers of its descriptors."""
-    opened = {}
-    for each in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
-            opened[each.name] = str(each.readlink())
-    return opened
-
-
-def wait_until_it_waits(pid: int, path: Path) -> dict[str, str]:
-    """Wait until a process waits for the database; answer what its descriptors are."""
-    wait_until(lambda: str(path) in descriptors(pid).values() and is_asleep(pid))
-    return descriptors(pid)
 
 
 # Less than the 30 seconds after which it would give up by itself, and many times what it takes.
@@ -186,29 +171,33 @@ def wait_until_it_waits(pid: int, path: Path) -> dict[str, str]:
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
 @pytest.mark.parametrize(
-    ("mode", "lock", "words"),
+    ("dialect", "mode", "words"),
     [
-        ("wal", "IMMEDIATE", CREDIT),
-        ("delete", "IMMEDIATE", CREDIT),
-        ("delete", "EXCLUSIVE", CREDIT),
-        ("delete", "EXCLUSIVE", "balance show 1"),
-        ("delete", "EXCLUSIVE", "balance show"),
+        given
+        for given in (
+            ("sqlite", "wal", CREDIT),
+            ("sqlite", "delete", CREDIT),
+            ("sqlite", "delete", "balance show 1"),
+            ("sqlite", "delete", "balance show"),
+            ("postgresql", "", CREDIT),
+            ("postgresql", "", "balance show"),
+        )
+        if given[0] in DIALECTS
     ],
 )
 def test_a_signal_is_heard_while_another_process_keeps_the_database_locked(
-    mode: str, lock: str, words: str, number: signal.Signals, code: int, word: str, shop: Path
+    mode: str, words: str, number: signal.Signals, code: int, word: str, shop: Database
 ) -> None:
-    run(shop, f"PRAGMA journal_mode={mode}")
+    if mode:
+        run(shop, f"PRAGMA journal_mode={mode}")
     before = dump(shop)
-    with another(shop) as writer:
-        writer.execute(f"BEGIN {lock}")
-        with start(f"{words} --json") as waiting:
-            wait_until_it_waits(waiting.pid, shop)
-            waiting.send_signal(number)
-            # A second one, out of impatience, is no traceback.
-            waiting.send_signal(number)
-            # The lock is still there: who does not hear it now, hears it after 30 seconds.
-            out, err = waiting.communicate()
+    with held(shop, from_readers="show" in words), start(f"{words} --json") as waiting:
+        wait_until_it_waits(waiting.pid, shop)
+        waiting.send_signal(number)
+        # A second one, out of impatience, is no traceback.
+        waiting.send_signal(number)
+        # The lock is still there: who does not hear it now, hears it after 30 seconds.
+        out, err = waiting.communicate()
 
     assert (waiting.returncode, out) == (code, b"")
     assert err.decode() == (
@@ -257,7 +246,7 @@ def test_a_ctrl_c_before_anything_is_begun_is_no_traceback() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", [AT_THE_COMMIT, AT_THE_END], ids=["the commit", "the end"])
 def test_a_signal_at_the_commit_or_later_comes_too_late(
-    moment: str, number: signal.Signals, shop: Path
+    moment: str, number: signal.Signals, shop: Database
 ) -> None:
     done = hit(moment, number, f"{CREDIT} --json")
 
@@ -269,7 +258,7 @@ def test_a_signal_at_the_commit_or_later_comes_too_late(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_a_change_that_nobody_reads_leaves_it_made(
-    number: signal.Signals, shop: Path
+    number: signal.Signals, shop: Database
 ) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -314,20 +303,20 @@ def test_a_signal_to_a_read_that_nobody_reads_ends_it() -> None:
 
 
 @pytest.mark.parametrize("words", ["db upgrade", "db downgrade base --confirm base"])
-def test_a_signal_at_the_commit_of_a_migration_comes_too_late(words: str, shop: Path) -> None:
+def test_a_signal_at_the_commit_of_a_migration_comes_too_late(words: str, shop: Database) -> None:
     tbpay("db downgrade 0002 --confirm 0002")
 
     done = hit(AT_THE_COMMIT, signal.SIGTERM, f"{words} --json")
 
     assert done.returncode == 0
     assert json.loads(done.stdout)["steps"]
-    tables = rows(shop, "SELECT name FROM sqlite_master")
-    assert (("audit_log",) in tables) == (words == "db upgrade")
+    engine = shop.engine()
+    assert sa.inspect(engine).has_table("audit_log") == (words == "db upgrade")
+    engine.dispose()
 
 
-def test_a_job_in_the_background_does_not_hear_a_ctrl_c(shop: Path) -> None:
-    with another(shop) as writer:
-        writer.execute("BEGIN IMMEDIATE")
+def test_a_job_in_the_background_does_not_hear_a_ctrl_c(shop: Database) -> None:
+    with held(shop):
         waiting = subprocess.Popen(
             ["bash", "-c", f"trap '' INT; exec {sys.executable} -m tbpay {CREDIT}"],
             stdout=subprocess.PIPE,

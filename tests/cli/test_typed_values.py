@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from command_line import Answer, tbpay
+from databases import Database
 from probes import dump, label, run
 from test_every_command import COMMANDS, WORKS
 
@@ -15,7 +15,7 @@ LONG = "x" * 2**20
 
 
 @pytest.fixture
-def unchanged(shop: Path) -> Iterator[None]:
+def unchanged(shop: Database) -> Iterator[None]:
     """Whatever is refused leaves the database as it was."""
     before = dump(shop)
     yield
@@ -35,7 +35,10 @@ AMOUNTS = (
     "balance credit 1 --reason x --amount",
     "balance debit 1 --reason x --amount",
     "discount create NEW10 --amount",
+    "discount create NEW10 --percent 5 --min-amount",
+    "discount update LAUNCH10 --min-amount",
     "discount validate LAUNCH10 --amount",
+    "order refund 1 --yes --amount",
     "order create 1 --type top_up --amount",
     "pricing list --amount",
     "pricing quote +447700900123 --amount",
@@ -97,7 +100,8 @@ def test_what_is_only_like_money_is_bad_input_and_moves_nothing(words: str) -> N
         answer = tbpay(words, typed)
 
         assert_bad_input(answer)
-        assert answer.err.startswith("error: invalid value for '--amount': '"), typed
+        flag = words.split()[-1]
+        assert answer.err.startswith(f"error: invalid value for '{flag}': '"), typed
 
 
 @pytest.mark.usefixtures("shop")
@@ -116,6 +120,7 @@ CODES = (
     "discount validate",
     "discount activate",
     "discount deactivate",
+    "discount update --max-uses 5",
     "discount create --percent 10",
     "order create 1 --type top_up --amount 5 --code",
 )
@@ -145,6 +150,7 @@ def test_a_code_is_read_in_any_case_and_kept_in_upper() -> None:
     [
         ("--percent", ("0", "101", "10.5", "007", "-1", "1e1", "٥", "", "10%", "9" * 5_000)),
         ("--max-uses", ("0", "-1", "007", "2147483648", "1_0", "٥", "", str(2**64))),
+        ("--per-account", ("0", "-1", "007", "2147483648", "1_0", "٥", "", str(2**64))),
         ("--stripe-coupon", ("", "a b", "é", "x" * 256, "a\n")),
     ],
 )
@@ -163,6 +169,7 @@ IDS = (
     "order complete",
     "order fail",
     "order fail 2",
+    "order refund",
     "account show",
     "balance show",
     "balance show 1",
@@ -185,7 +192,7 @@ def test_what_is_only_like_an_id_is_bad_input(words: str) -> None:
 @pytest.mark.usefixtures("unchanged")
 def test_the_highest_id_is_one_that_nothing_has() -> None:
     for words in IDS:
-        answer = tbpay(f"{words} --json {2**63 - 1} {'--yes' if 'order fail' in words else ''}")
+        answer = tbpay(f"{words} --json {2**63 - 1} {'--yes' if 'order f' in words else ''}")
 
         assert (answer.code, answer.error["code"]) == (3, "not_found"), words
         assert str(2**63 - 1) in answer.error["message"]
@@ -207,7 +214,7 @@ def test_an_account_is_named_by_its_id_or_its_email_address() -> None:
 
 @pytest.mark.usefixtures("unchanged")
 def test_an_email_address_that_no_account_has_is_not_found() -> None:
-    for words in (*IDS[4:], "order list --account", "discount validate LAUNCH10 --account"):
+    for words in (*IDS[5:], "order list --account", "discount validate LAUNCH10 --account"):
         answer = tbpay(f"{words} eve@example.org --json")
 
         assert (answer.code, answer.out) == (3, "")
@@ -253,7 +260,7 @@ def test_what_is_only_like_a_number_of_segments_is_bad_input(segments: str) -> N
 
 
 @pytest.fixture
-def at_eight(shop: Path) -> Path:
+def at_eight(shop: Database) -> Database:
     """Order 1 was created on 23 November 2026 at 08:13, the others a month before it."""
     run(
         shop,
@@ -315,7 +322,7 @@ def test_an_interval_ends_before_its_end_and_a_bare_date_includes_its_day(
         ("400d", timedelta(days=400)),
     ],
 )
-def test_a_time_may_be_so_long_ago(ago: str, delta: timedelta, shop: Path) -> None:
+def test_a_time_may_be_so_long_ago(ago: str, delta: timedelta, shop: Database) -> None:
     just_within = time_text(datetime.now(UTC) - delta + timedelta(seconds=30))
     just_before = time_text(datetime.now(UTC) - delta - timedelta(seconds=30))
     run(
@@ -328,6 +335,13 @@ def test_a_time_may_be_so_long_ago(ago: str, delta: timedelta, shop: Path) -> No
     assert [order["id"] for order in tbpay(f"order list --json --until {ago}").items] == [4, 3, 2]
 
 
+TIMES = (
+    *("order list --since", "order list --until", "audit list --since"),
+    *("discount create NEW10 --percent 5 --starts", "discount create NEW10 --percent 5 --ends"),
+    "discount update LAUNCH10 --ends",
+)
+
+
 @pytest.mark.usefixtures("unchanged")
 def test_what_is_only_like_a_time_is_bad_input() -> None:
     for typed in (
@@ -337,7 +351,7 @@ def test_what_is_only_like_a_time_is_bad_input() -> None:
         *("2026-11-23T", "2026-11-23T08:13+25:00", "infinity", "999999d", "", " 2026-11-23"),
         *("2026-11-23\n", "1795421580", "23.11.2026", "0001-01-01T00:00+01:00"),
     ):
-        for words in ("order list --since", "order list --until", "audit list --since"):
+        for words in TIMES:
             answer = tbpay(words, typed)
 
             assert_bad_input(answer)
@@ -364,6 +378,63 @@ def test_an_interval_that_ends_before_it_begins_is_bad_input() -> None:
 
         assert (answer.code, answer.out) == (2, "")
         assert "--until must be later than --since" in answer.err
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_code_ends_with_the_day_that_is_named_and_starts_with_it() -> None:
+    made = tbpay("discount create NEW10 --percent 5 --json --starts 2026-12-01 --ends 2026-12-24")
+    hour = tbpay("discount update NEW10 --json --ends 2026-12-24T18:00+01:00")
+
+    assert made.json["starts_at"] == "2026-12-01T00:00:00.000000Z"
+    assert made.json["ends_at"] == "2026-12-25T00:00:00.000000Z"
+    assert hour.json["ends_at"] == "2026-12-24T17:00:00.000000Z"
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_a_code_that_ends_before_it_starts_is_bad_input() -> None:
+    for window in (
+        "--starts 2026-12-01 --ends 2026-11-29",
+        "--starts 2026-12-01T08:13 --ends 2026-12-01T08:13",
+    ):
+        answer = tbpay(f"discount create NEW10 --percent 5 {window}")
+
+        assert_bad_input(answer)
+        assert "which is not after its start at 2026-12-01T" in answer.err
+
+
+# Keys and policies
+
+KEYS = (
+    "balance credit 1 --amount 5 --reason x --key",
+    "balance debit 1 --amount 5 --reason x --key",
+    "order create 1 --type top_up --amount 5 --key",
+    "order refund 1 --amount 5 --yes --key",
+)
+
+
+@pytest.mark.parametrize("words", KEYS)
+@pytest.mark.usefixtures("unchanged")
+def test_what_is_only_like_a_key_is_bad_input(words: str) -> None:
+    for typed in ("", "1234567", "x" * 256, "schlüssel", "12345678\n", "1234567\x7f", " \t      "):
+        answer = tbpay(words, typed)
+
+        assert_bad_input(answer)
+        assert "is not a key: 8 to 255 printable ASCII characters" in answer.err
+
+
+@pytest.mark.parametrize("key", ["12345678", "x" * 255, " " * 8, "-- '\"$(id)%", "key with spaces"])
+@pytest.mark.usefixtures("shop")
+def test_a_key_is_kept_as_it_was_typed_once_among_lines_orders_and_refunds(key: str) -> None:
+    for words in (KEYS[0], *KEYS[2:]):
+        answer = tbpay(f"{words.removesuffix(' --key')} --json", f"--key={key}")
+
+        assert answer.json["idempotency_key"] == key
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_a_policy_is_one_of_three_words() -> None:
+    for typed in ("", "Refuse", "none", "available ", "negative,available"):
+        assert_bad_input(tbpay("order refund 1 --yes --policy", typed))
 
 
 # Hostile arguments, in every place of every command

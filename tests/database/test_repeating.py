@@ -12,7 +12,7 @@ from probes import kept_cents, refused, rows, run, together, unbalanced
 from proxy import Moment, Proxy
 
 from tbpay import database
-from tbpay.database import atomically, unit_of_work
+from tbpay.database import atomically, snapshot, unit_of_work
 from tbpay.errors import Code, OutcomeUnknownError, RefusedError, SchemaError, UnavailableError
 from tbpay.stores import balance_store
 
@@ -355,6 +355,19 @@ def test_what_is_refused_when_it_is_done_again_was_not_done(
 
     assert len(times) == 2
     assert kept_cents(db, rich) == 1_000
+
+
+@pytest.mark.usefixtures("db")
+def test_what_only_reads_has_no_outcome_that_could_be_unknown(
+    through: Callable[..., Proxy],
+) -> None:
+    line = through("after")
+
+    with pytest.raises(UnavailableError) as refusal, snapshot():
+        pass
+
+    assert refusal.value.code is Code.UNREACHABLE
+    assert line.left == 0
 
 
 def test_a_line_that_is_cut_before_the_commit_changes_nothing(db: Database, rich: int) -> None:

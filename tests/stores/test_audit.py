@@ -1,10 +1,10 @@
 import json
 import os
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import Database
 from probes import refused
 
 from tbpay import settings
@@ -53,7 +53,7 @@ def test_detail_keeps_hostile_text_as_json() -> None:
 
 @pytest.mark.parametrize("named", ["\u200b", "x" * 256, "ann\udcff"], ids=ascii)
 def test_an_actor_that_is_no_text_is_refused(
-    db: Path, monkeypatch: pytest.MonkeyPatch, named: str
+    db: Database, monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
     monkeypatch.setenv("TBPAY_ACTOR", named)
 
@@ -61,7 +61,7 @@ def test_an_actor_that_is_no_text_is_refused(
         audit_store.record("order fail", "order 12")
 
 
-def test_an_action_has_50_characters_at_most(db: Path) -> None:
+def test_an_action_has_50_characters_at_most(db: Database) -> None:
     assert audit_store.record("x" * 50, "order 12").action == "x" * 50
     with refused(db, InvalidInputError, Code.INVALID, "action takes 50 characters, not 51"):
         audit_store.record("x" * 51, "order 12")

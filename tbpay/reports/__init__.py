@@ -1,0 +1,1 @@
+"""Questions that span orders, balances and discount codes: they only read."""

@@ -1,0 +1,378 @@
+"""The guards: what the database itself refuses, whoever writes and by whatever statement."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from databases import Database, PostgresDatabase
+from probes import dump, rows, run, unbalanced
+
+from tbpay.database import unit_of_work
+from tbpay.database.guards import differences
+from tbpay.errors import Code, UnavailableError
+from tbpay.guards import GUARDS
+from tbpay.stores import account_store, balance_store, discount_code_store, order_store
+
+on_sqlite = pytest.mark.parametrize("dialect", ["sqlite"])
+on_postgresql = pytest.mark.parametrize("dialect", ["postgresql"])
+
+WHEN = "2026-11-23T08:13:00.000000Z"
+KEPT = ("transactions", "orders", "discount_redemptions", "order_refunds")
+FOLLOWS = "a line follows the balance and the line before it"
+
+
+@pytest.fixture
+def books(db: Database, account: int) -> Database:
+    """Two accounts with a trail each, an order with a redemption and a refund.
+
+    Account 1 has three lines and 6.00: 10.00 of order 1 by a key, 1.00 taken off, 3.00 refunded.
+    Account 2 has one line and 5.00, account 3 none.
+    """
+    discount_code_store.create("SAVE10", "percent", 10)
+    order = order_store.create(account, "top_up", 1_000, code="SAVE10").id
+    balance_store.add_credits(account, 1_000, "by hand", order_id=order, key="key-0001")
+    order_store.complete(order)
+    balance_store.deduct(account, 100, "a message")
+    order_store.refund(order, amount_cents=270)
+    other = account_store.create("bob@example.org").id
+    balance_store.add_credits(other, 500, "a gift")
+    account_store.create("eve@example.org")
+    return db
+
+
+@contextmanager
+def refused(db: Database, message: str) -> Iterator[None]:
+    """Expect that the database refuses it in these words, and that nothing is left of it."""
+    before = dump(db)
+    with pytest.raises((sqlite3.IntegrityError, psycopg.IntegrityError), match=message):
+        yield
+    assert dump(db) == before
+
+
+def kept(db: Database, deed: str, table: str, words: str) -> str:
+    """How the two databases say that a row is kept: PostgreSQL by one function for all tables."""
+    if db.dialect == "sqlite":
+        return words
+    return f"{deed} on {table} is refused: its rows are kept"
+
+
+class Line(NamedTuple):
+    """The line that would follow account 1's three, and its balance."""
+
+    account_id: int = 1
+    account_version: int = 4
+    transaction_type: str = "credit"
+    amount_cents: int = 50
+    balance_after_cents: int = 650
+    description: str = "forged"
+    created_at: str = WHEN
+
+    def insert(self, how: str = "INSERT", **more: object) -> str:
+        values = self._asdict() | more
+        listed = ", ".join(repr(value) for value in values.values())
+        return f"{how} INTO transactions ({', '.join(values)}) VALUES ({listed})"
+
+
+def moved(account: int, balance: int, version: int) -> str:
+    return (
+        f"UPDATE account_balances SET balance_cents = {balance}, account_version = {version}"
+        f" WHERE account_id = {account}"
+    )
+
+
+# What is kept as it is
+
+
+def test_a_line_that_follows_is_taken(books: Database) -> None:
+    run(books, moved(1, 650, 4), Line().insert())
+    run(
+        books,
+        moved(3, 50, 1),
+        "INSERT INTO account_balances (account_id, balance_cents,"
+        f" account_version, updated_at) VALUES (3, 50, 1, '{WHEN}')",
+        Line(3, 1, balance_after_cents=50).insert(),
+    )
+
+    assert unbalanced(books) == []
+    assert balance_store.deduct(1, 650, "all of it").account_version == 5
+
+
+def test_nothing_of_a_line_is_changed(books: Database) -> None:
+    changes = {
+        "account_id": "2",
+        "order_id": "NULL",
+        "transaction_type": "'debit'",
+        "amount_cents": "amount_cents",
+        "balance_after_cents": "999",
+        "description": "'other'",
+        "created_at": f"'{WHEN}'",
+        "account_version": "account_version + 1",
+        "idempotency_key": "NULL",
+    }
+
+    for column, value in changes.items():
+        with refused(books, kept(books, "UPDATE", "transactions", "a line is never changed")):
+            run(books, f"UPDATE transactions SET {column} = {value} WHERE id = 1")
+
+
+def test_nothing_that_is_kept_is_deleted(books: Database) -> None:
+    words = dict(zip(KEPT, ("a line", "an order", "a redemption", "a refund"), strict=True))
+
+    for table, what in words.items():
+        with refused(books, kept(books, "DELETE", table, f"{what} is never deleted")):
+            run(books, f"DELETE FROM {table} WHERE id = (SELECT max(id) FROM {table})")
+
+
+@on_postgresql
+def test_nothing_that_is_kept_is_truncated(books: Database) -> None:
+    for table in KEPT:
+        with refused(books, "TRUNCATE on [a-z_]+ is refused: its rows are kept"):
+            run(books, f"TRUNCATE {table} CASCADE")
+    with refused(books, "TRUNCATE on [a-z_]+ is refused: its rows are kept"):
+        run(books, "TRUNCATE accounts CASCADE")
+
+
+# The same id, the same number, the same key, the same order's credit.
+REPLACEMENTS = {
+    "id": Line(2, 2, balance_after_cents=550).insert("INSERT OR REPLACE", id=1),
+    "version": Line(2, 1, balance_after_cents=550).insert("REPLACE"),
+    "key": Line(2, 2, balance_after_cents=550).insert(
+        "INSERT OR REPLACE", idempotency_key="key-0001", idempotency_hash="0" * 64
+    ),
+    "credit": Line(1, 4).insert("INSERT OR REPLACE", order_id=1),
+}
+
+
+@on_sqlite
+@pytest.mark.parametrize("recursive", ["ON", "OFF"])
+@pytest.mark.parametrize("replacement", REPLACEMENTS.values(), ids=REPLACEMENTS)
+def test_a_line_is_not_replaced_whatever_the_connection_is_set_to(
+    books: Database, replacement: str, recursive: str
+) -> None:
+    before = dump(books)
+
+    with books.another() as connection:
+        connection.execute(f"PRAGMA recursive_triggers={recursive}")
+        connection.execute("BEGIN")
+        connection.execute(moved(2, 550, 2))
+        connection.execute(moved(1, 650, 4))
+        # Of two guards that would refuse it either one may speak.
+        with pytest.raises(sqlite3.IntegrityError, match=f"a line is never replaced|{FOLLOWS}"):
+            connection.execute(replacement)
+        for how in ("UPDATE OR REPLACE", "UPDATE OR IGNORE"):
+            with pytest.raises(sqlite3.IntegrityError, match="a line is never changed"):
+                connection.execute(f"{how} transactions SET id = 2 WHERE id = 1")
+        connection.execute("ROLLBACK")
+
+    assert dump(books) == before
+
+
+def test_a_line_is_not_overwritten_where_it_is_in_the_way(books: Database) -> None:
+    with refused(books, kept(books, "UPDATE", "transactions", "a line is never replaced")):
+        run(
+            books,
+            Line(1, 3, "debit", 300, 600).insert()
+            + " ON CONFLICT (account_id, account_version) DO UPDATE SET amount_cents = 1",
+        )
+
+
+@on_sqlite
+@pytest.mark.parametrize("table", KEPT[1:])
+def test_on_a_connection_of_tbpays_nothing_else_is_replaced_either(
+    books: Database, table: str
+) -> None:
+    before = dump(books)
+
+    with (
+        pytest.raises(sa.exc.IntegrityError, match="is never deleted"),
+        unit_of_work() as connection,
+    ):
+        connection.exec_driver_sql(f"INSERT OR REPLACE INTO {table} SELECT * FROM {table}")
+
+    assert dump(books) == before
+
+
+# What follows what
+
+
+@pytest.mark.parametrize(
+    ("line", "balance", "version"),
+    [
+        pytest.param(Line(balance_after_cents=651), 650, 4, id="another balance after"),
+        pytest.param(Line(), 600, 4, id="a balance that did not move"),
+        pytest.param(Line(), 651, 4, id="a balance that moved otherwise"),
+        pytest.param(Line(amount_cents=51), 650, 4, id="another amount"),
+        pytest.param(Line(transaction_type="debit"), 650, 4, id="a debit that adds"),
+        pytest.param(Line(transaction_type="refund"), 650, 4, id="a refund that adds"),
+        pytest.param(Line(balance_after_cents=550), 550, 4, id="a credit that takes away"),
+        pytest.param(Line(account_version=5), 650, 5, id="a gap"),
+        pytest.param(Line(account_version=5), 650, 4, id="a number ahead of the balance"),
+        pytest.param(Line(account_version=4), 650, 3, id="a balance without the number"),
+        pytest.param(Line(account_version=0), 650, 0, id="no number"),
+        pytest.param(Line(account_version=-1), 650, 4, id="a number below zero"),
+        pytest.param(Line(account_version=3), 650, 3, id="a number for the second time"),
+        pytest.param(Line(account_version=1), 650, 1, id="the first number again"),
+    ],
+)
+def test_a_line_that_does_not_follow_is_refused(
+    books: Database, line: Line, balance: int, version: int
+) -> None:
+    message = f"{FOLLOWS}|a line is never replaced|account_version"
+
+    with refused(books, message):
+        run(books, moved(1, balance, version), line.insert())
+
+
+def test_a_line_of_an_account_without_a_balance_is_refused(books: Database) -> None:
+    with refused(books, FOLLOWS):
+        run(books, Line(3, 1, balance_after_cents=50).insert())
+
+
+def test_an_older_worker_writes_no_line(books: Database) -> None:
+    """It moves the balance and knows of no number: as tbpay did before there was one."""
+    with refused(books, f"{FOLLOWS}|account_version"):
+        run(
+            books,
+            "UPDATE account_balances SET balance_cents = 650 WHERE account_id = 1",
+            "INSERT INTO transactions (account_id, transaction_type, amount_cents,"
+            " balance_after_cents, description, created_at)"
+            f" VALUES (1, 'credit', 50, 650, 'old', '{WHEN}')",
+        )
+
+
+# What PostgreSQL looks at when a unit commits
+
+ALONE = {
+    "a balance": (moved(1, 601, 3), "a balance is what its last line says"),
+    "a number": (moved(1, 600, 2), "a balance is what its last line says"),
+    "a balance and a number": (moved(1, 700, 1), "a balance is what its last line says"),
+    "a balance of nobody's": (
+        "INSERT INTO account_balances (account_id, balance_cents, updated_at)"
+        f" VALUES (3, 5, '{WHEN}')",
+        "a balance is what its last line says",
+    ),
+    "a balance of another's": (
+        "UPDATE account_balances SET account_id = 3 WHERE account_id = 1",
+        "a balance is what its last line says",
+    ),
+    "a counter": ("UPDATE discount_codes SET current_uses = 0", "the uses of a discount code"),
+    "a code with uses": (
+        "INSERT INTO discount_codes (code, discount_type, discount_value, current_uses, created_at)"
+        f" VALUES ('NEW', 'percent', 10, 1, '{WHEN}')",
+        "the uses of a discount code",
+    ),
+    "a redemption": (
+        "INSERT INTO discount_redemptions"
+        " (discount_code_id, reduction_cents, status, created_at)"
+        f" VALUES (1, 0, 'redeemed', '{WHEN}')",
+        "the uses of a discount code",
+    ),
+    "a release": (
+        "UPDATE discount_redemptions SET status = 'released'",
+        "the uses of a discount code",
+    ),
+}
+
+
+@on_postgresql
+@pytest.mark.parametrize(("statement", "message"), ALONE.values(), ids=ALONE)
+def test_what_moves_alone_is_not_committed(books: Database, statement: str, message: str) -> None:
+    with books.another() as connection:
+        connection.execute("BEGIN")
+        connection.execute(statement.encode())
+        with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match=message):
+            connection.execute("COMMIT")
+
+    assert unbalanced(books) == []
+    assert rows(books, "SELECT current_uses FROM discount_codes") == [(1,)]
+
+
+@on_postgresql
+def test_a_redemption_keeps_its_code(books: Database) -> None:
+    discount_code_store.create("OTHER", "percent", 10)
+
+    with refused(books, "a redemption keeps its code"):
+        run(
+            books,
+            "UPDATE discount_codes SET current_uses = 1 - current_uses",
+            "UPDATE discount_redemptions SET discount_code_id = 2",
+        )
+
+
+@on_postgresql
+def test_a_session_that_replicates_is_guarded_all_the_same(books: Database) -> None:
+    replicating = "SET LOCAL session_replication_role = replica"
+
+    for statement, message in (
+        ("UPDATE transactions SET amount_cents = 1", "its rows are kept"),
+        ("DELETE FROM orders", "its rows are kept"),
+        ("TRUNCATE order_refunds", "its rows are kept"),
+        (Line().insert(), FOLLOWS),
+        *ALONE.values(),
+    ):
+        with refused(books, message):
+            run(books, replicating, statement)
+
+
+# Whether they are there
+
+
+def test_a_migrated_database_has_the_guards_by_name_and_text(books: Database) -> None:
+    sql = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+    if books.dialect == "postgresql":
+        sql = "SELECT tgname, pg_get_triggerdef(oid, true) FROM pg_trigger WHERE NOT tgisinternal"
+    texts = {name: sorted(text.split()) for name, text in rows(books, sql)}
+
+    # PostgreSQL says the events of a trigger in an order of its own.
+    assert texts == {name: sorted(text.split()) for name, text in GUARDS[books.dialect].items()}
+    with unit_of_work() as connection:
+        assert differences(connection) == []
+
+
+def test_a_guard_that_is_gone_is_missed(books: Database) -> None:
+    for guard, text in GUARDS[books.dialect].items():
+        words = text.split()
+        table = words[words.index("ON") + 1]
+        on = "" if books.dialect == "sqlite" else f" ON {table}"
+        with suppress(UndoneError), unit_of_work() as connection:
+            connection.exec_driver_sql(f"DROP TRIGGER {guard}{on}")
+
+            assert differences(connection) == [(table, f"trigger {guard} is missing")]
+            raise UndoneError
+
+
+class UndoneError(Exception):
+    pass
+
+
+# What the stores say where somebody came past them
+
+
+def test_a_trail_that_does_not_lead_to_its_balance_is_not_written_on(books: Database) -> None:
+    if isinstance(books, PostgresDatabase):
+        run(books, "ALTER TABLE account_balances DISABLE TRIGGER account_balances_follow")
+    run(books, moved(1, 700, 3))
+    if isinstance(books, PostgresDatabase):
+        run(books, "ALTER TABLE account_balances ENABLE ALWAYS TRIGGER account_balances_follow")
+    before = dump(books)
+
+    for write in (
+        lambda: balance_store.add_credits(1, 5, "a gift"),
+        lambda: balance_store.deduct(1, 5, "a message", key="key-0002"),
+        lambda: order_store.refund(1),
+    ):
+        with pytest.raises(UnavailableError) as refusal:
+            write()
+        assert refusal.value.code is Code.CORRUPT
+        assert refusal.value.message == (
+            "the trail of account 1 does not lead to its balance: nothing was written"
+        )
+        assert refusal.value.hint is not None
+        assert refusal.value.hint.endswith("ledger verify --account 1")
+
+    assert dump(books) == before
+    assert balance_store.add_credits(2, 5, "a gift").balance_after_cents == 505
