@@ -177,22 +177,31 @@ END
 """,
     "tbpay_uses_add_up": """
 DECLARE
-    code discount_codes;
+    code_id bigint := NEW.id;
 BEGIN
     IF TG_TABLE_NAME = 'discount_redemptions' THEN
+        code_id := NEW.discount_code_id;
         IF TG_OP = 'UPDATE' THEN
             IF OLD.discount_code_id <> NEW.discount_code_id THEN
                 RAISE EXCEPTION 'a redemption keeps its code'
                     USING ERRCODE = 'integrity_constraint_violation';
             END IF;
+            IF (OLD.status IN ('reserved', 'redeemed')) = (NEW.status IN ('reserved', 'redeemed'))
+            THEN
+                RETURN NULL;
+            END IF;
         END IF;
-        SELECT * INTO code FROM discount_codes WHERE id = NEW.discount_code_id;
-    ELSE
-        SELECT * INTO code FROM discount_codes WHERE id = NEW.id;
+    ELSIF TG_OP = 'UPDATE' THEN
+        IF OLD.current_uses = NEW.current_uses THEN
+            RETURN NULL;
+        END IF;
     END IF;
-    IF code.current_uses <> (
-        SELECT count(*) FROM discount_redemptions
-        WHERE discount_code_id = code.id AND status IN ('reserved', 'redeemed')
+    -- One statement, and so one view: another unit may commit between two.
+    IF EXISTS (
+        SELECT 1 FROM discount_codes WHERE id = code_id AND current_uses <> (
+            SELECT count(*) FROM discount_redemptions
+            WHERE discount_code_id = code_id AND status IN ('reserved', 'redeemed')
+        )
     ) THEN
         RAISE EXCEPTION 'the uses of a discount code are what its redemptions add up to'
             USING ERRCODE = 'integrity_constraint_violation';

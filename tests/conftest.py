@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import hypothesis
+import postgres
 import pytest
 import typer
 from databases import Database, PostgresDatabase, SqliteDatabase
@@ -39,8 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run tests/harness in its long form")
 
 
+def pytest_unconfigure() -> None:
+    postgres.close()
+
+
 # Every test that asks for a database runs on each of these.
-DIALECTS = ["sqlite"]
+DIALECTS = ["sqlite", "postgresql"]
 
 
 @pytest.fixture(autouse=True)

@@ -68,10 +68,6 @@ class SqliteDatabase(Database):
     def __fspath__(self) -> str:
         return self.url
 
-    # For tests that still take it for a path.
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.path, name)
-
     def copy(self, path: Path) -> "SqliteDatabase":
         shutil.copy(self.path, path)
         return SqliteDatabase(path)

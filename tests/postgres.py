@@ -75,9 +75,15 @@ def drop(url: str) -> None:
     _made.remove(url)
 
 
-def _drop_all() -> None:
-    for url in list(_made):
-        drop(url)
+def close() -> None:
+    """Leave nothing behind on a server that was given, and no connection open."""
+    if not _maintenance.cache_info().currsize:
+        return
+    if _GIVEN_URL is not None:
+        for url in list(_made):
+            drop(url)
+    _maintenance().close()
+    _maintenance.cache_clear()
 
 
 _numbers = count(1)
@@ -86,11 +92,7 @@ _made: list[str] = []
 
 @cache
 def _maintenance() -> psycopg.Connection[Any]:
-    connection = psycopg.connect(server(), autocommit=True)
-    atexit.register(connection.close)
-    if _GIVEN_URL is not None:
-        atexit.register(_drop_all)  # which comes before what was registered earlier
-    return connection
+    return psycopg.connect(server(), autocommit=True)
 
 
 @cache

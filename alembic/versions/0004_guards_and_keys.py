@@ -237,13 +237,14 @@ def number_the_lines() -> None:
         WHERE numbered.id = transactions.id
         """
     )
-    # An account that was taken over may have lines and no balance.
+    # An account that was taken over may have lines and no balance: it is what the last one says.
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     op.execute(
         f"""
         INSERT INTO account_balances (account_id, balance_cents, updated_at)
-        SELECT DISTINCT account_id, 0, '{now}' FROM transactions
+        SELECT account_id, balance_after_cents, '{now}' FROM transactions
         WHERE account_id NOT IN (SELECT account_id FROM account_balances)
+            AND id IN (SELECT max(id) FROM transactions GROUP BY account_id)
         """
     )
     op.execute(

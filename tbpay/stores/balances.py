@@ -14,6 +14,7 @@ from tbpay.database import atomically, snapshot
 from tbpay.errors import (
     Code,
     ConflictError,
+    InvalidInputError,
     NotFoundError,
     RefusedError,
     UnavailableError,
@@ -214,7 +215,9 @@ class BalanceStore:
             if is_taken(error, "ix_transactions_idempotency_key"):
                 # Another account's line took the key at the same moment.
                 return atomically(lambda: _require_keyed(entry))
-            raise _broken_trail(entry, error) from error
+            if _is_of_the_trail(error):
+                raise _broken_trail(account_id) from error
+            raise
 
     def history(
         self, account_id: int, *, limit: int | None = 50, cursor: str | None = None
@@ -240,6 +243,8 @@ class BalanceStore:
         An account without a row has 0. ``below_cents`` keeps lower ones, 0 … 99,999,999. Raises
         NotFoundError for an account that does not exist.
         """
+        if type(account_ids) not in (list, type(None)):
+            raise InvalidInputError(f"account_ids must be a list, not {excerpt(account_ids)}")
         for account_id in account_ids or []:
             identifier(account_id, "account_id")
         if below_cents is not None:
@@ -351,14 +356,19 @@ def _require_keyed(entry: _Entry) -> Transaction:
     return line
 
 
-def _broken_trail(entry: _Entry, error: sa.exc.IntegrityError) -> Exception:
-    if "a line follows" not in str(error.orig):
-        return error
+def _is_of_the_trail(error: sa.exc.IntegrityError) -> bool:
+    """Tell that a guard refused the line, or that another line has its number already."""
+    guards = ("a line follows", "a line is never replaced", "a balance is what its last line")
+    return is_taken(error, "ix_transactions_account_version") or any(
+        words in str(error.orig) for words in guards
+    )
+
+
+def _broken_trail(account_id: int) -> UnavailableError:
     return UnavailableError(
-        f"the trail of account {entry.account_id} does not lead to its balance:"
-        " nothing was written",
+        f"the trail of account {account_id} does not lead to its balance: nothing was written",
         code=Code.CORRUPT,
-        hint=database.location().command(f"ledger verify --account {entry.account_id}"),
+        hint=database.location().command(f"ledger verify --account {account_id}"),
     )
 
 

@@ -470,6 +470,13 @@ def _refunded(asked: _AskedRefund, order: Order) -> Refund | None:
         if row is not None:
             used_for = f"a refund of {show_cents(row.amount_cents)}, order {row.order_id}"
             require_same(row, asked.key_columns["idempotency_hash"], used_for)
+            # Stripe's own id may come later, but never another one.
+            if asked.stripe_refund_id not in (None, row.stripe_refund_id):
+                raise ConflictError(
+                    f"the key {excerpt(asked.key)} was used for {used_for}, with another refund of"
+                    f" Stripe's than {excerpt(asked.stripe_refund_id)}",
+                    code=Code.KEY_REUSED,
+                )
             return _refund_of(row)
     if asked.stripe_refund_id is not None:
         known = sa.select(_refunds).where(_refunds.c.stripe_refund_id == asked.stripe_refund_id)

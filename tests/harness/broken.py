@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
-from auditor import Finding, Kind
 from contention import redeem
 from databases import Database
 from deeds import OPERATIONS, SESSION, Operation, Ways, perform, transfer_steps
+from findings import Finding, Kind
 from journal import Answer, Call, Journal
 from killing import kill
 

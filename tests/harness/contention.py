@@ -3,9 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from auditor import Finding, Kind, audit
+from auditor import audit
+from choosing import seeded
 from databases import Database
-from deeds import OPERATIONS, Operation, outcome_of, seeded
+from deeds import OPERATIONS, Operation, outcome_of
+from findings import Finding, Kind
 from journal import Call, Outcome
 from probes import together
 

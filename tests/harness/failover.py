@@ -16,10 +16,11 @@ from pathlib import Path
 
 import journal
 import sqlalchemy as sa
-from auditor import Finding, audit
+from auditor import audit
 from clusters import Server, servers
 from databases import Database
 from deeds import OPERATIONS, perform
+from findings import Finding
 from journal import Call, Journal, Outcome
 from probes import FORK
 

@@ -18,9 +18,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import journal
-from auditor import Finding, Kind, audit
+from auditor import audit
+from choosing import MIX, Chooser, seeded
 from databases import Database
-from deeds import MIX, OUR_WAYS, Chooser, Ways, World, first_calls, new_world, perform, seeded
+from deeds import OUR_WAYS, Ways, World, first_calls, new_world, perform
+from findings import Finding, Kind
 from journal import Call, Journal, Outcome
 from probes import FORK
 

@@ -181,15 +181,17 @@ def test_a_refused_order_leaves_its_key_free(db: Database, account: int) -> None
 
 def test_a_refund_with_its_key_again_answers_the_first(db: Database, account: int) -> None:
     order = order_store.complete(order_store.create(account, "top_up", 500).id).id
-    refunded, first = order_store.record_refund(order, amount_cents=200, key=KEY)
+    refunded, first = order_store.record_refund(
+        order, amount_cents=200, stripe_refund_id="re_1", key=KEY
+    )
     before = dump(db)
 
     again = order_store.record_refund(order, amount_cents=200, reason="other words", key=KEY)
-    with_stripe = order_store.record_refund(
-        order, amount_cents=200, stripe_refund_id="re_1", key=KEY
-    )
+    with_both = order_store.record_refund(order, amount_cents=200, stripe_refund_id="re_1", key=KEY)
 
-    assert again == with_stripe == (refunded, replace(first, replayed=True))
+    assert again == with_both == (refunded, replace(first, replayed=True))
+    with refused(db, ConflictError, Code.KEY_REUSED):
+        order_store.refund(order, amount_cents=200, stripe_refund_id="re_2", key=KEY)
     assert dump(db) == before
     order_store.refund(order)
     assert order_store.record_refund(order, amount_cents=200, key=KEY)[1] == again[1]

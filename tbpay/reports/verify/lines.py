@@ -75,7 +75,7 @@ def _places(scope: Scope, total: int) -> Iterator[Place]:
 
 def _counted(total: int) -> sa.ColumnElement[Any]:
     """Answer how many lines a balance counts, 0 where there cannot be so many."""
-    version = _balances.c.account_version
+    version = sa.cast(_balances.c.account_version, sa.BigInteger)
     return sa.case((version.between(0, total), version), else_=0)
 
 
@@ -110,7 +110,9 @@ def wrong(scope: Scope, part: Part) -> sa.Select[Any]:
     found = sa.select(
         line, order_account.label("order_account_id"), last_version.label("last_version")
     ).where(unless(sound))
-    return found if part.after is None else found.where(_key(line) > _bound(part.after))
+    if part.after is not None:
+        found = found.where(_key(line) > _bound(part.after))
+    return found.order_by(line.c.account_id, line.c.account_version)
 
 
 def _with_the_one_before(scope: Scope, part: Part) -> sa.Subquery:

@@ -59,11 +59,11 @@ class Subject:
         if stored != expected:
             yield self.differs(field, stored, expected)
 
-    def timed(self, row: Any, *fields: str) -> Iterator[Difference]:
-        """Answer the differences in fields that should be times, or may be nothing."""
-        for field in fields:
+    def timed(self, row: Any, *fields: str, perhaps: Iterable[str] = ()) -> Iterator[Difference]:
+        """Answer the differences in fields that should be times; or nothing, in some perhaps."""
+        for field in (*fields, *perhaps):
             stored = getattr(row, field)
-            if stored is not None and not _is_time(stored):
+            if not _is_time(stored) and not (stored is None and field in perhaps):
                 yield self.differs(field, stored, A_TIME)
 
 
@@ -99,14 +99,17 @@ def amount(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return sa.case((sa.and_(column.between(0, MAX_AMOUNT_CENTS), whole), column))
 
 
-def timed(*columns: sa.ColumnElement[Any]) -> Condition:
-    """Ask whether columns hold times as they are kept, or nothing."""
+def timed(
+    *columns: sa.ColumnElement[Any], perhaps: Iterable[sa.ColumnElement[Any]] = ()
+) -> Condition:
+    """Ask whether columns hold times as they are kept; or nothing, in some perhaps."""
     return sa.and_(
-        *(
-            sa.or_(column.is_(None), column.like("____-__-__T__:__:__.______Z"))
-            for column in columns
-        )
+        *(column.like(_TIME) for column in columns),
+        *(sa.or_(column.is_(None), column.like(_TIME)) for column in perhaps),
     )
+
+
+_TIME = "____-__-__T__:__:__.______Z"
 
 
 def unless(sound: Condition) -> Condition:

@@ -74,7 +74,7 @@ def differences(scope: Scope) -> Iterator[Difference]:
         for code in scope.rows(_wrong_codes(codes)):
             this = Subject("codes", None, f"code {code.code}")
             yield from this.compared("current_uses", code.current_uses, code.live)
-            yield from this.timed(code, "created_at", "starts_at", "ends_at")
+            yield from this.timed(code, "created_at", perhaps=["starts_at", "ends_at"])
 
 
 # --- orders ---
@@ -98,7 +98,7 @@ def _wrong_orders(orders: Condition) -> sa.Select[Any]:
             ),
             value=_orders.c.status,
         ),
-        timed(_orders.c.created_at, _orders.c.completed_at),
+        timed(_orders.c.created_at, perhaps=[_orders.c.completed_at]),
     )
     return (
         sa.select(
@@ -146,7 +146,7 @@ def _of_order(order: Any) -> Iterator[Difference]:
         yield from this.compared("credit_lines", order.credit_lines or 1, 1)
         if order.status in _PAID and (order.credited_cents or 0) != credit_cents:
             yield this.differs("credited_cents", order.credited_cents, credit_cents)
-    yield from this.timed(order, "created_at", "completed_at")
+    yield from this.timed(order, "created_at", perhaps=["completed_at"])
 
 
 def _lacking(orders: Condition, table: sa.Table, should: Condition) -> sa.Select[Any]:
@@ -223,11 +223,15 @@ def _of_refund(refund: Any) -> Iterator[Difference]:
         yield this.differs("amount_cents", refund.amount_cents, AN_AMOUNT)
     if refund.policy not in list(RefundPolicy):
         yield this.differs("policy", refund.policy, one_of(RefundPolicy))
-    elif refund.policy != RefundPolicy.AVAILABLE:
-        yield from this.compared("shortfall_cents", refund.shortfall_cents, 0)
-    if is_amount(refund.claw_back_cents) and is_amount(refund.shortfall_cents):
-        taken_cents = refund.claw_back_cents - refund.shortfall_cents
-        yield from _of_refund_line(refund, taken_cents)
+    claw_back_cents, shortfall_cents = refund.claw_back_cents, refund.shortfall_cents
+    if not is_amount(shortfall_cents):
+        yield this.differs("shortfall_cents", shortfall_cents, AN_AMOUNT)
+    elif shortfall_cents > 0 and refund.policy != RefundPolicy.AVAILABLE:
+        yield this.differs("shortfall_cents", shortfall_cents, 0)
+    elif is_amount(claw_back_cents) and shortfall_cents > claw_back_cents:
+        yield this.differs("shortfall_cents", shortfall_cents, f"at most {claw_back_cents}")
+    if is_amount(claw_back_cents) and is_amount(shortfall_cents):
+        yield from _of_refund_line(refund, claw_back_cents - shortfall_cents)
     yield from this.timed(refund, "created_at")
 
 
@@ -324,6 +328,6 @@ def _wrong_codes(codes: Condition) -> sa.Select[Any]:
     )
     sound = sa.and_(
         _codes.c.current_uses == live,
-        timed(_codes.c.created_at, _codes.c.starts_at, _codes.c.ends_at),
+        timed(_codes.c.created_at, perhaps=[_codes.c.starts_at, _codes.c.ends_at]),
     )
     return sa.select(_codes, live.label("live")).where(codes, unless(sound)).order_by(_codes.c.id)
