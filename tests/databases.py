@@ -175,6 +175,9 @@ class PostgresDatabase(Database):
             )
         return found
 
+    def __del__(self) -> None:
+        self._close()
+
     def _close(self) -> None:
         if (kept := self._connections.pop(os.getpid(), None)) is not None:
             kept.close()

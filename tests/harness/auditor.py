@@ -146,6 +146,8 @@ _THINGS: dict[str, Callable[[Asked], list[_Thing]]] = {
 
 def _trails(case: Case) -> Iterator[Finding]:
     trails = grouped((line.account_id, line) for line in case.found.lines)
+    for account_id in trails.keys() - {balance.account_id for balance in case.found.balances}:
+        yield Finding(Kind.HALF, f"account {account_id} has lines, and no balance")
     for balance in case.found.balances:
         trail = sorted(trails[balance.account_id], key=lambda line: line.account_version)
         shown = f"account {balance.account_id}"

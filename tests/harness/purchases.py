@@ -178,11 +178,11 @@ def _anonymous(case: Case, code: str, uses: int) -> Iterator[Finding]:
         for call in case.calls
         if call.verb == "use" and call.asked == {"code": code, "order": None}
     ]
-    done, possible = len(done(asked)), sum(call.may_be_done for call in asked)
-    if uses < done:
-        yield Finding(Kind.LOST, f"{done} uses of {code} without an order, of which are {uses}")
-    if uses > possible:
-        yield Finding(Kind.PHANTOM, f"{uses} uses of {code} for nobody, of {possible} asked")
+    least, most = len(done(asked)), sum(call.may_be_done for call in asked)
+    if uses < least:
+        yield Finding(Kind.LOST, f"{uses} uses of {code} are of no order, not {least}")
+    if uses > most:
+        yield Finding(Kind.PHANTOM, f"{uses} uses of {code} are of no order, not {most}")
 
 
 def _off_cents(code: found.Code, amount_cents: int) -> int:

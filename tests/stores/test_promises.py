@@ -282,11 +282,11 @@ def test_a_killed_process_leaves_whole_units(db: Database, account: int) -> None
                 balance_store.add_credits(taker, 7, "taken")
 
     written = len(purses)
-    for killing in range(12):
+    for killing in range(10):
         giving = [FORK.Process(target=give, args=(number,)) for number in range(3)]
         for process in giving:
             process.start()
-        enough = written + 10 + 5 * killing
+        enough = written + 2 + 3 * killing
         while written < enough:
             balances = balance_store.find().items
             assert sum(it.balance_cents for it in balances) == 40_000

@@ -1,0 +1,205 @@
+"""``tbpay ledger``: what proves the ledger, and what it says where it does not hold."""
+
+import csv
+import io
+import signal
+
+import pytest
+from command_line import (
+    HARMLESS,
+    HOSTILE,
+    Terminal,
+    ctrl_c_heard,
+    held,
+    start,
+    tbpay,
+    wait_until_it_waits,
+)
+from databases import Database
+from probes import dump, run
+from tampering import lawless, tamper
+
+from tbpay.errors import Code
+from tbpay.guards import GUARDS
+
+FIELDS = ["check", "account_id", "subject", "field", "stored", "expected"]
+
+
+@pytest.fixture
+def wrong(shop: Database) -> Database:
+    """A shop in which Ann's debit, line 2, is said to be of 4.00 and not of 5.00."""
+    tamper(shop, "UPDATE transactions SET amount_cents = 400 WHERE id = 2")
+    return shop
+
+
+def test_people_read_what_was_looked_at(shop: Database) -> None:
+    before = dump(shop)
+
+    answer = tbpay("ledger verify")
+
+    assert (answer.code, answer.err) == (0, "")
+    assert [line.split() for line in answer.out.splitlines()] == [
+        ["check", "looked", "at", "wrong"],
+        ["lines", "2", "0"],
+        ["balances", "1", "0"],
+        ["trails", "1", "0"],
+        ["orders", "4", "0"],
+        ["refunds", "0", "0"],
+        ["redemptions", "2", "0"],
+        ["codes", "3", "0"],
+        ["guards", str(len(GUARDS[shop.dialect])), "0"],
+    ]
+    assert dump(shop) == before
+
+
+@pytest.mark.usefixtures("wrong")
+def test_people_read_below_it_what_is_wrong() -> None:
+    answer = tbpay("ledger verify")
+
+    assert (answer.code, answer.err) == (8, "")
+    checks, differences = answer.out.split("\n\n")
+    assert "lines                2      1\n" in checks
+    assert [line.split() for line in differences.splitlines()] == [
+        ["check", "account", "id", "subject", "field", "stored", "expected"],
+        ["lines", "1", "line", "2", "balance_after_cents", "2000", "2100"],
+        ["trails", "1", "account", "1", "balance_cents", "2000", "2100"],
+    ]
+
+
+@pytest.mark.usefixtures("wrong")
+def test_programs_read_both_in_one_document() -> None:
+    answer = tbpay("ledger verify --json")
+
+    assert (answer.code, answer.err) == (8, "")
+    assert list(answer.json) == ["checks", "differences"]
+    assert answer.json["checks"][:2] == [
+        {"check": "lines", "looked_at": 2, "wrong": 1},
+        {"check": "balances", "looked_at": 1, "wrong": 0},
+    ]
+    assert answer.json["differences"][0] == {
+        "check": "lines",
+        "account_id": 1,
+        "subject": "line 2",
+        "field": "balance_after_cents",
+        "stored": 2000,
+        "expected": 2100,
+    }
+
+
+@pytest.mark.usefixtures("wrong")
+def test_tables_for_programs_are_of_the_differences() -> None:
+    answer = tbpay("ledger verify -o csv")
+
+    assert answer.code == 8
+    assert list(csv.reader(io.StringIO(answer.out))) == [
+        FIELDS,
+        ["lines", "1", "line 2", "balance_after_cents", "2000", "2100"],
+        ["trails", "1", "account 1", "balance_cents", "2000", "2100"],
+    ]
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_sound_ledger_is_two_lists_for_programs_one_of_them_empty() -> None:
+    answer = tbpay("ledger verify --json")
+
+    assert answer.code == 0
+    assert answer.json["differences"] == []
+    assert {check["wrong"] for check in answer.json["checks"]} == {0}
+    assert tbpay("ledger verify -o tsv").out == "\t".join(FIELDS) + "\n"
+
+
+@pytest.mark.usefixtures("wrong")
+@pytest.mark.parametrize("account", ["2", "bob@example.org"])
+def test_of_one_account_only_its_own_is_wrong(account: str) -> None:
+    assert tbpay(f"ledger verify --account {account}").code == 0
+
+
+@pytest.mark.usefixtures("wrong")
+@pytest.mark.parametrize("account", ["1", "ann@example.org"])
+def test_an_account_is_named_by_its_id_or_its_email(account: str) -> None:
+    answer = tbpay(f"ledger verify --account {account} --json")
+
+    assert answer.code == 8
+    assert len(answer.json["differences"]) == 2
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize("account", ["3", "eve@example.org"])
+def test_an_account_that_is_not_there_is_not_found(account: str) -> None:
+    answer = tbpay(f"ledger verify --account {account} --json")
+
+    assert (answer.code, answer.out) == (3, "")
+    assert answer.error["code"] == Code.NOT_FOUND
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize("account", ["0", "-1", "ann", "''", "1.5"])
+def test_what_names_no_account_is_bad_input(account: str) -> None:
+    assert tbpay(f"ledger verify --account={account}").code == 2
+
+
+def test_a_guard_that_is_missing_is_a_difference(shop: Database) -> None:
+    on = "" if shop.dialect == "sqlite" else " ON transactions"
+    run(shop, f"DROP TRIGGER transactions_no_change{on}")
+
+    answer = tbpay("ledger verify")
+
+    assert answer.code == 8
+    row = (
+        "guards  -           table transactions  trigger transactions_no_change  missing  as tbpay"
+    )
+    assert f"{row} makes it\n" in answer.out
+
+
+def test_what_stands_there_cannot_drive_the_terminal(shop: Database) -> None:
+    with lawless(shop) as execute:
+        execute("UPDATE orders SET status = ?", HOSTILE[:20])
+
+    answer = tbpay("ledger verify")
+
+    assert answer.code == 8
+    assert "\x1b" not in answer.out
+    assert HARMLESS[:20] in answer.out
+
+
+# At a terminal
+
+
+# A part of the lines is smaller there.
+@pytest.mark.parametrize("dialect", ["sqlite"])
+def test_somebody_who_waits_is_told_how_far_it_is(shop: Database) -> None:
+    tamper(
+        shop,
+        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT 60000)"
+        " INSERT INTO transactions (account_id, account_version, transaction_type, amount_cents,"
+        " balance_after_cents, description, created_at)"
+        " SELECT 2, n, 'credit', 1, n, 'a cent', '2026-11-23T08:13:00.000000Z' FROM numbers",
+        "INSERT INTO account_balances (account_id, balance_cents, account_version, updated_at)"
+        " VALUES (2, 60000, 60000, '2026-11-23T08:13:00.000000Z')",
+    )
+
+    with Terminal("ledger verify") as terminal:
+        assert terminal.end() == 0
+
+    told = "note: 50,002 of 60,002 lines are verified"
+    assert terminal.seen.startswith(f"\r{told}\r")
+    assert f"\r{' ' * len(told)}\rcheck " in terminal.seen
+    assert tbpay("ledger verify").err == ""
+
+
+@pytest.mark.usefixtures("shop")
+def test_who_does_not_have_to_wait_is_told_nothing() -> None:
+    with Terminal("ledger verify") as terminal:
+        assert terminal.end() == 0
+    assert "note" not in terminal.seen
+
+
+def test_ctrl_c_ends_it_at_once(shop: Database) -> None:
+    with ctrl_c_heard(), held(shop, from_readers=True):
+        process = start("ledger verify")
+        wait_until_it_waits(process.pid, shop)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+
+    assert (process.returncode, out) == (130, b"")
+    assert err == b"error: interrupted\n"
