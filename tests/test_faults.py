@@ -121,12 +121,11 @@ def test_an_upgrade_alone_makes_a_database(file: Path, is_there: bool) -> None:
         file.touch()
 
     for words in (SHOW, CREDIT, CHECK):
-        check_refused(
-            command(words), Exit.SCHEMA, f"no tbpay tables in {named(file)}", "tbpay db upgrade"
-        )
+        message = f"no tbpay tables in {named(file)}"
+        check_refused(command(words), Exit.SCHEMA, message, "tbpay db upgrade")
 
     assert beside(file) == [file.name] * is_there
-    assert is_there is False or file.stat().st_size == 0
+    assert not is_there or file.stat().st_size == 0
     assert command(UPGRADE).code == command(CHECK).code == Exit.DONE
 
 
@@ -138,7 +137,7 @@ def test_a_file_that_may_only_be_read_is_read(file: Path) -> None:
     file.chmod(0o444)
 
     for words in (CREDIT, DOWNGRADE):
-        refused = unprivileged(lambda: become(words))  # noqa: B023 - at once
+        refused = unprivileged(lambda: become(words))  # noqa: B023 - done at once
         check_refused(refused, Exit.UNAVAILABLE, f"{named(file)} is read-only")
 
     assert unprivileged(lambda: become(SHOW)).code == Exit.DONE
@@ -169,7 +168,7 @@ def test_what_is_closed_to_us_cannot_be_opened(file: Path) -> None:
     for closed in (file, file.parent):
         with permissions(closed, 0o000):
             for words in (SHOW, CREDIT, CHECK):
-                refused = unprivileged(lambda: become(words))  # noqa: B023 - at once
+                refused = unprivileged(lambda: become(words))  # noqa: B023 - done at once
                 check_refused(refused, Exit.UNAVAILABLE, f"{named(file)} cannot be opened")
     assert dump(file) == before
 

@@ -19,7 +19,9 @@ app = group("The ledger: proof that all of it adds up.")
 def verify_(
     account: Annotated[
         AccountRef | None,
-        option("--account", parse_account, "A", "Only what is this account's, and the guards."),
+        option(
+            "--account", parse_account, "A", "Only this account, the codes it used, and the guards."
+        ),
     ] = None,
 ) -> None:
     """Prove every line, balance, order, refund and code by all the others; 8 where they differ."""
@@ -53,8 +55,8 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
         nonlocal width
         line = f"note: {done:,} of {total:,} lines are verified"
         if done < total:
-            _rewrite(line)
             width = len(line)
+            _rewrite(line)
 
     try:
         yield tell

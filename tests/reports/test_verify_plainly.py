@@ -210,7 +210,10 @@ class Audit:
 
     def wrong_balances(self) -> Iterator[tuple[str, str]]:
         held = {balance["account_id"]: balance for balance in self.balances}
-        for account in {*held, *self.trails}:
+        added_up = Counter[int]()
+        for line in self.lines:
+            added_up[line["account_id"]] += step(line)
+        for account in {*held, *added_up} - {None}:
             trail = self.trails.get(account, [])
             last = trail[-1] if trail else {"account_version": 0, "balance_after_cents": 0}
             balance = held.get(account)
@@ -220,7 +223,7 @@ class Audit:
                 or balance["account_version"] != last["account_version"]
             ):
                 yield "balances", f"account {account}"
-            if balance is not None and balance["balance_cents"] != sum(map(step, trail)):
+            if balance is not None and balance["balance_cents"] != added_up[account]:
                 yield "trails", f"account {account}"
 
     def wrong_orders(self) -> Iterator[tuple[str, str]]:
