@@ -145,10 +145,8 @@ def test_a_guard_that_is_missing_is_a_difference(shop: Database) -> None:
     answer = tbpay("ledger verify")
 
     assert answer.code == 8
-    row = (
-        "guards  -           table transactions  trigger transactions_no_change  missing  as tbpay"
-    )
-    assert f"{row} makes it\n" in answer.out
+    said = "trigger transactions_no_change on transactions  definition  missing  as tbpay makes it"
+    assert f"guards  -           {said}\n" in answer.out
 
 
 def test_what_stands_there_cannot_drive_the_terminal(shop: Database) -> None:

@@ -1,5 +1,6 @@
 """`tbpay ledger verify`: what is sound is found sound, and what was tampered with is named."""
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from itertools import pairwise
@@ -16,6 +17,13 @@ from tbpay.errors import NotFoundError
 from tbpay.guards import GUARDS
 from tbpay.reports.verify import CHECKS, Check, Verification, lines, looking, verify
 from tbpay.stores import account_store, balance_store, discount_code_store, order_store
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def dialect(request: pytest.FixtureRequest) -> str:
+    """Each database, for each is asked in words of its own."""
+    chosen: str = request.param
+    return chosen
 
 
 @pytest.fixture
@@ -312,6 +320,14 @@ TAMPERINGS: dict[str, tuple[list[str], list[tuple[object, ...]]]] = {
             ("refunds", 1, "refund 1", "claw_back_cents", 0, 111),
         ],
     ),
+    "a second refund of an order that cost nothing": (
+        [
+            "INSERT INTO order_refunds (id, order_id, amount_cents, claw_back_cents,"
+            " shortfall_cents, policy, created_at)"
+            " VALUES (9, 2, 0, 500, 500, 'available', '2026-11-23T08:13:00.000000Z')"
+        ],
+        [("refunds", 2, "refund 9", "claw_back_cents", 500, 0)],
+    ),
     "a counter": (
         ["UPDATE discount_codes SET current_uses = 2 WHERE id = 1"],
         [("codes", None, "code SAVE10", "current_uses", 2, 3)],
@@ -384,14 +400,14 @@ def test_the_table_of_checks_counts_what_is_wrong_and_not_how_wrong_it_is(books:
 
 # Guards, and what else stands on the tables
 
-MISSING = ("missing", "as tbpay makes it")
-CHANGED = ("not made as expected", "as tbpay makes it")
-FOREIGN = ("there", None)
+MISSING = ("definition", "missing", "as tbpay makes it")
+CHANGED = ("definition", "not made as expected", "as tbpay makes it")
+FOREIGN = ("definition", "there", None)
 GUARDINGS: dict[str, tuple[str, list[str], list[tuple[object, ...]]]] = {
     "a guard that is missing": (
         "sqlite",
         ["DROP TRIGGER transactions_follow"],
-        [("guards", None, "table transactions", "trigger transactions_follow", *MISSING)],
+        [("guards", None, "trigger transactions_follow on transactions", *MISSING)],
     ),
     "a guard that guards nothing": (
         "sqlite",
@@ -399,17 +415,17 @@ GUARDINGS: dict[str, tuple[str, list[str], list[tuple[object, ...]]]] = {
             "DROP TRIGGER orders_no_delete",
             "CREATE TRIGGER orders_no_delete BEFORE DELETE ON orders BEGIN SELECT 1; END",
         ],
-        [("guards", None, "table orders", "trigger orders_no_delete", *CHANGED)],
+        [("guards", None, "trigger orders_no_delete on orders", *CHANGED)],
     ),
     "a trigger of somebody else's": (
         "sqlite",
         ["CREATE TRIGGER theirs AFTER INSERT ON orders BEGIN SELECT 1; END"],
-        [("guards", None, "table orders", "trigger theirs", *FOREIGN)],
+        [("guards", None, "trigger theirs on orders", *FOREIGN)],
     ),
     "a view of somebody else's": (
         "sqlite",
         ["CREATE VIEW theirs AS SELECT balance_cents FROM account_balances"],
-        [("guards", None, "table account_balances", "view theirs", *FOREIGN)],
+        [("guards", None, "view theirs on account_balances", *FOREIGN)],
     ),
     "triggers and views on the application's own": (
         "sqlite",
@@ -422,15 +438,15 @@ GUARDINGS: dict[str, tuple[str, list[str], list[tuple[object, ...]]]] = {
     "a guard that is missing on a server": (
         "postgresql",
         ["DROP TRIGGER transactions_follow ON transactions"],
-        [("guards", None, "table transactions", "trigger transactions_follow", *MISSING)],
+        [("guards", None, "trigger transactions_follow on transactions", *MISSING)],
     ),
     "a guard that is off": (
         "postgresql",
         ["ALTER TABLE orders DISABLE TRIGGER orders_no_delete"],
         [
             (
-                *("guards", None, "table orders", "trigger orders_no_delete"),
-                *("not always on", "as tbpay makes it"),
+                *("guards", None, "trigger orders_no_delete on orders"),
+                *("definition", "not always on", "as tbpay makes it"),
             )
         ],
     ),
@@ -440,7 +456,7 @@ GUARDINGS: dict[str, tuple[str, list[str], list[tuple[object, ...]]]] = {
             "CREATE OR REPLACE FUNCTION tbpay_line_follows() RETURNS trigger LANGUAGE plpgsql"
             " AS 'BEGIN RETURN NEW; END'"
         ],
-        [("guards", None, "table transactions", "function tbpay_line_follows", *CHANGED)],
+        [("guards", None, "function tbpay_line_follows on transactions", *CHANGED)],
     ),
     "a trigger, a view and a rule of somebody else's": (
         "postgresql",
@@ -451,9 +467,9 @@ GUARDINGS: dict[str, tuple[str, list[str], list[tuple[object, ...]]]] = {
             "CREATE RULE theirs AS ON DELETE TO discount_codes DO INSTEAD NOTHING",
         ],
         [
-            ("guards", None, "table orders", "trigger theirs", *FOREIGN),
-            ("guards", None, "table account_balances", "view theirs", *FOREIGN),
-            ("guards", None, "table discount_codes", "rule theirs", *FOREIGN),
+            ("guards", None, "trigger theirs on orders", *FOREIGN),
+            ("guards", None, "view theirs on account_balances", *FOREIGN),
+            ("guards", None, "rule theirs on discount_codes", *FOREIGN),
         ],
     ),
 }
@@ -549,13 +565,47 @@ def test_a_line_that_is_there_twice_is_named(books: Database) -> None:
             "INSERT INTO transactions (id, account_id, account_version, transaction_type,"
             " amount_cents, balance_after_cents, description, created_at) SELECT 13, account_id,"
             " account_version, transaction_type, amount_cents, balance_after_cents, description,"
-            " created_at FROM transactions WHERE id = 2"
+            " created_at FROM transactions WHERE id = 12"
         )
 
-    differences = found(verify())
+    assert [each for each in found(verify()) if each[0] != "guards"] == [
+        ("lines", 1, "line 13", "account_version", 6, "another number"),
+        ("trails", 1, "account 1", "balance_cents", 1617, 1667),
+    ]
 
-    assert ("lines", 1, "line 13", "account_version", 2, "another number") in differences
-    assert ("trails", 1, "account 1", "balance_cents", 1617, 1517) in differences
+
+def test_an_order_that_was_credited_twice_is_named(books: Database) -> None:
+    with lawless(books) as execute:
+        execute("DROP INDEX ix_transactions_order_credit")
+        execute("UPDATE transactions SET order_id = 4, amount_cents = 1000 WHERE id = 12")
+
+    assert ("orders", 1, "order 4", "credit_lines", 2, 1) in found(verify())
+
+
+def test_a_shortfall_above_what_is_taken_back_is_named(books: Database) -> None:
+    with lawless(books) as execute:
+        execute("UPDATE order_refunds SET shortfall_cents = 600 WHERE id = 3")
+
+    named = ("refunds", 2, "refund 3", "shortfall_cents", 600, "at most 500")
+    assert named in found(verify())
+
+
+def test_what_is_nobodys_is_named_once(books: Database) -> None:
+    with lawless(books) as execute:
+        execute("UPDATE transactions SET account_version = NULL WHERE id = 12")
+        execute("UPDATE transactions SET account_id = NULL WHERE id = 10")
+        execute("UPDATE account_balances SET account_id = NULL WHERE id = 3")
+
+    assert [each for each in found(verify()) if each[0] not in ("guards", "refunds")] == [
+        ("lines", None, "line 10", "account_id", None, "a number"),
+        ("lines", 1, "line 12", "account_version", None, "a number"),
+        ("balances", 1, "account 1", "balance_cents", 1617, 1567),
+        ("balances", 1, "account 1", "account_version", 6, 5),
+        ("balances", 2, "account 2", "balance_cents", -300, 0),
+        ("balances", 2, "account 2", "account_version", 6, 5),
+        ("balances", None, "balance 3", "account_id", None, "an account"),
+        ("trails", 2, "account 2", "balance_cents", -300, 0),
+    ]
 
 
 # One account
@@ -568,7 +618,7 @@ def test_of_one_account_only_what_is_its_own_is_verified(books: Database) -> Non
         "UPDATE account_balances SET balance_cents = 1 WHERE account_id IN (1, 2)",
         "UPDATE orders SET credit_cents = 77 WHERE id IN (3, 4)",
         "UPDATE order_refunds SET claw_back_cents = 300, shortfall_cents = 0 WHERE id IN (2, 3)",
-        "UPDATE discount_redemptions SET reduction_cents = 7 WHERE id IN (2, 3)",
+        "UPDATE discount_redemptions SET reduction_cents = 7, account_id = 2 WHERE id IN (2, 3)",
         "UPDATE discount_codes SET current_uses = 0",
     )
 
@@ -592,22 +642,41 @@ def test_an_account_that_is_not_there_is_not_found() -> None:
 # A part at a time
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 5])
+@pytest.mark.parametrize("at_once", [1, 2, 5, 7, 13])
 def test_the_answer_is_the_same_however_small_the_parts_are(
     at_once: int, books: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[int, int]] = []
-    tamper(books, "UPDATE transactions SET amount_cents = 99 WHERE id IN (2, 6, 12)")
+    balance_store.add_credits(3, 100, "a gift")
+    with lawless(books) as execute:
+        execute("UPDATE transactions SET amount_cents = 99 WHERE id IN (2, 6, 12)")
+        execute("UPDATE account_balances SET balance_cents = 5")
+        execute("UPDATE orders SET credit_cents = 77")
+        execute("UPDATE order_refunds SET policy = 'lost', order_id = nullif(order_id, 2)")
+        execute("UPDATE discount_redemptions SET reduction_cents = 7")
+        execute("UPDATE discount_codes SET current_uses = 7")
     at_one_go = verify()
-    assert wrong(at_one_go)["lines"] == 3
+    assert wrong(at_one_go) == {
+        "lines": 3,
+        "balances": 3,
+        "trails": 3,
+        "orders": 4,
+        "refunds": 6,
+        "redemptions": 4,
+        "codes": 3,
+        "guards": len(GUARDS[books.dialect]),
+    }
 
     monkeypatch.setitem(lines.LINES_AT_ONCE, books.dialect, at_once)
     monkeypatch.setattr(looking, "ROWS_AT_ONCE", at_once)
 
-    assert verify(on_progress=lambda done, total: told.append((done, total))) == at_one_go
+    in_parts = verify(on_progress=lambda done, total: told.append((done, total)))
+
+    assert in_parts.checks == at_one_go.checks
+    assert Counter(in_parts.differences) == Counter(at_one_go.differences)
     assert told == sorted(told)
-    assert told[-1] == (12, 12)
-    assert all(later - done < 2 * at_once for (done, _), (later, _) in pairwise([(0, 12), *told]))
+    assert told[-1] == (13, 13)
+    assert all(later - done < 2 * at_once for (done, _), (later, _) in pairwise([(0, 13), *told]))
 
 
 def test_what_others_write_meanwhile_is_not_seen(books: Database) -> None:

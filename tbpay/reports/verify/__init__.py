@@ -4,6 +4,7 @@ Each check asks the database for what is wrong, a bounded part at a time, and al
 one snapshot. What stands there may be anything, also what the tables would refuse: it is named.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -87,8 +88,9 @@ def _in_silence(_done: int, _total: int) -> None:
 def _unguarded(scope: Scope) -> Iterator[Difference]:
     for table, said in guards.differences(scope.connection):
         # It is said in a sentence: "trigger transactions_follow is missing".
-        what, _, how = said.rpartition(" is ")
-        is_foreign = how == "not expected"
-        yield Subject("guards", None, f"table {table}").differs(
-            what, "there" if is_foreign else how, None if is_foreign else "as tbpay makes it"
-        )
+        [(what, how)] = re.findall("^(?:its )?(.*) (?:is|are) (.*)$", said, re.DOTALL)
+        this = Subject("guards", None, f"{what} on {table}")
+        if how == "not expected":
+            yield this.differs("definition", "there", None)
+        else:
+            yield this.differs("definition", how, "as tbpay makes it")

@@ -1,6 +1,6 @@
 """Lines: whether each is sound in itself, and follows the one before it in its account."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from tbpay import schema
 from tbpay.models import MAX_ID, TransactionType
 from tbpay.reports.verify.looking import (
     AN_AMOUNT,
+    Condition,
     Difference,
     Scope,
     Subject,
@@ -33,15 +34,15 @@ _orders = schema.orders
 
 
 class Place(NamedTuple):
-    """A place in the order of accounts and versions, and how many lines come before it."""
+    """A place after a line, or after the last of an account: in all after so many lines."""
 
     account_id: int
-    version: int
+    version: int | None
     lines_so_far: int
 
 
 class Part(NamedTuple):
-    """The lines after one place, up to another; None is where there are no more."""
+    """The lines after one place, up to the next one; None is where there are no more."""
 
     after: Place | None
     upto: Place | None
@@ -70,7 +71,7 @@ def _places(scope: Scope, total: int) -> Iterator[Place]:
         for version in range(at_once, account.lines, at_once):
             lines_so_far = account.so_far - account.lines + version
             yield Place(account.account_id, version, lines_so_far)
-        yield Place(account.account_id, MAX_ID, account.so_far)
+        yield Place(account.account_id, None, account.so_far)
 
 
 def _counted(total: int) -> sa.ColumnElement[Any]:
@@ -83,80 +84,59 @@ def wrong(scope: Scope, part: Part) -> sa.Select[Any]:
     """Select the lines of a part that are not sound, each with what it has to follow."""
     line = _with_the_one_before(scope, part)
     kind, amount_cents = line.c.transaction_type, amount(line.c.amount_cents)
-    order_account = (
-        sa.select(_orders.c.account_id).where(_orders.c.id == line.c.order_id).scalar_subquery()
-    )
-    has_balance = sa.exists().where(_balances.c.account_id == line.c.account_id)
     sound = sa.and_(
         line.c.account_version == _addable(line.c.version_before) + 1,
         line.c.balance_after_cents
         == _addable(line.c.cents_before) + sa.case(SIGNS, value=kind) * amount_cents,
         line.c.id > line.c.id_before,
-        sa.or_(line.c.order_id.is_(None), line.c.account_id == order_account),
-        timed(line.c.created_at),
-        # Of a first line it may be the balance that is missing.
-        sa.or_(line.c.account_version != 1, has_balance),
+        line.c.is_sound,
     )
-    earlier = _lines.alias()
-    last_version = (
-        sa.select(sa.func.max(earlier.c.account_version))
-        .where(
-            earlier.c.account_id == line.c.account_id,
-            earlier.c.account_version < line.c.account_version,
-        )
-        .scalar_subquery()
+    earlier, same = _lines.alias(), _lines.alias()
+    last_version = sa.select(sa.func.max(earlier.c.account_version)).where(
+        earlier.c.account_id == line.c.account_id,
+        earlier.c.account_version < line.c.account_version,
     )
+    # Looked up for those alone that are wrong: what goes through a window takes its time there.
+    also = {
+        "last_version": last_version,
+        "order_id": sa.select(same.c.order_id).where(same.c.id == line.c.id),
+        "order_account_id": sa.select(_account_of_order(same)).where(same.c.id == line.c.id),
+        "created_at": sa.select(same.c.created_at).where(same.c.id == line.c.id),
+    }
     found = sa.select(
-        line, order_account.label("order_account_id"), last_version.label("last_version")
+        line, *(question.scalar_subquery().label(name) for name, question in also.items())
     ).where(unless(sound))
-    if part.after is not None:
-        found = found.where(_key(line) > _bound(part.after))
+    if part.after is not None and part.after.version is not None:
+        found = found.where(line.c.account_version > part.after.version)
     return found.order_by(line.c.account_id, line.c.account_version)
 
 
 def _with_the_one_before(scope: Scope, part: Part) -> sa.Subquery:
-    """Select the lines of a part, each with what the line before it holds, or 0.
-
-    The one at which the part before ended is among them: it comes before the first.
-    """
-    within = [scope.owns(_lines), _lines.c.account_version.is_not(None)]
-    if part.after is not None:
-        within.append(_key(_lines) >= _bound(part.after))
-    if part.upto is not None:
-        within.append(_key(_lines) <= _bound(part.upto))
-    source: sa.FromClause = _lines
-    held: Callable[[sa.Column[Any]], sa.ColumnElement[Any]] = _in_a_window
+    """Select the lines of a part, each with what the line before it holds, or 0."""
+    within = [scope.owns(_lines), *_within(part)]
+    columns = [*(_lines.c[name] for name in _COLUMNS), _is_sound_by_itself().label("is_sound")]
     if scope.connection.dialect.name == "sqlite":
         # It copies what is in a window, which takes longer than to look the other line up.
-        source, held = _lines.outerjoin(_before, _comes_before), _looked_up
-    return (
-        sa.select(
-            *(_lines.c[name] for name in _COLUMNS),
-            *(
-                sa.func.coalesce(held(_lines.c[name]), 0).label(label)
-                for name, label in _HELD_BEFORE.items()
-            ),
+        before = _lines.alias("before")
+        comes_before = sa.and_(
+            before.c.account_id == _lines.c.account_id,
+            before.c.account_version == _lines.c.account_version - 1,
         )
-        .select_from(source)
-        .where(*within)
-        .subquery("line")
-    )
-
-
-_before = _lines.alias("before")
-_comes_before = sa.and_(
-    _before.c.account_id == _lines.c.account_id,
-    _before.c.account_version == _lines.c.account_version - 1,
-)
-
-
-def _looked_up(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    return _before.c[column.name]
-
-
-def _in_a_window(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    before = sa.func.lag(column, type_=column.type)
-    return before.over(partition_by=_lines.c.account_id, order_by=_lines.c.account_version)
+        held = [_or_0(before.c[name], label) for name, label in _HELD_BEFORE.items()]
+        source = _lines.outerjoin(before, comes_before)
+        return sa.select(*columns, *held).select_from(source).where(*within).subquery("line")
+    # OFFSET keeps PostgreSQL from carrying through the window what is settled before it.
+    line = sa.select(*columns).where(*within).offset(0).subquery("line_alone")
+    held = [
+        _or_0(
+            sa.func.lag(line.c[name], type_=line.c[name].type).over(
+                partition_by=line.c.account_id, order_by=line.c.account_version
+            ),
+            label,
+        )
+        for name, label in _HELD_BEFORE.items()
+    ]
+    return sa.select(line, *held).subquery("line")
 
 
 _COLUMNS = (
@@ -166,8 +146,6 @@ _COLUMNS = (
     "transaction_type",
     "amount_cents",
     "balance_after_cents",
-    "order_id",
-    "created_at",
 )
 _HELD_BEFORE = {
     "id": "id_before",
@@ -176,12 +154,49 @@ _HELD_BEFORE = {
 }
 
 
-def _key(lines: sa.FromClause) -> Any:
-    return sa.tuple_(lines.c.account_id, lines.c.account_version)
+def _or_0(column: sa.ColumnElement[Any], label: str) -> sa.ColumnElement[Any]:
+    return sa.func.coalesce(column, 0).label(label)
 
 
-def _bound(place: Place) -> Any:
-    return sa.tuple_(place.account_id, place.version, types=[sa.BigInteger(), sa.BigInteger()])
+def _is_sound_by_itself() -> Condition:
+    """Ask of a line whether its time is one, and whether its account has the order it names."""
+    has_balance = sa.exists().where(_balances.c.account_id == _lines.c.account_id)
+    return sa.and_(
+        sa.or_(_lines.c.order_id.is_(None), _lines.c.account_id == _account_of_order(_lines)),
+        timed(_lines.c.created_at),
+        # Of a first line it may be the balance that is missing.
+        sa.or_(_lines.c.account_version != 1, has_balance),
+    )
+
+
+def _account_of_order(lines: sa.FromClause) -> sa.ColumnElement[Any]:
+    of_order = sa.select(_orders.c.account_id).where(_orders.c.id == lines.c.order_id)
+    return of_order.scalar_subquery()
+
+
+def _within(part: Part) -> Iterator[Condition]:
+    """Ask for the lines of a part, and the one after which it begins, if it is the same account's.
+
+    Of one account alone it is asked for its versions: PostgreSQL cannot guess how many lines stand
+    between two pairs of account and version.
+    """
+    account, version = _lines.c.account_id, _lines.c.account_version
+    yield account.is_not(None)
+    yield version.is_not(None)
+    after, upto = part
+    if after is not None and after.version is not None:
+        yield account == after.account_id
+        yield version >= after.version
+        if upto is not None and upto.version is not None:
+            yield version <= upto.version
+        return
+    if after is not None:
+        yield account > after.account_id
+    if upto is not None and upto.version is None:
+        yield account <= upto.account_id
+    elif upto is not None:
+        bound = sa.tuple_(upto.account_id, upto.version, types=[account.type, version.type])
+        yield sa.tuple_(account, version) <= bound
 
 
 def _addable(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

@@ -153,24 +153,23 @@ class Scope:
         counted = sa.select(sa.func.count()).select_from(table).where(self.owns(table))
         return int(self.connection.execute(counted).scalar_one())
 
-    def steps(self, key: sa.Column[Any], rows: int = ROWS_AT_ONCE) -> Iterator[Condition]:
+    def steps(self, key: sa.Column[Any]) -> Iterator[Condition]:
         """Walk a table by a key, so many rows at a time, and ask for the rows of each step.
 
         Rows of the same key stay together. The last step takes whatever is left.
         """
         own = self.owns(key.table)
-        rest: Condition = sa.true()
-        beyond = rest
-        while True:
-            last = self.connection.execute(
-                sa.select(key).where(own, beyond).order_by(key).offset(rows - 1).limit(1)
-            ).scalar()
-            if type(last) is not int:
-                yield sa.and_(own, rest)
-                return
+        beyond: Condition = sa.true()
+        rest = beyond
+        while type(last := self._last_of_step(key, beyond)) is int:
             yield sa.and_(own, beyond, key <= last)
             beyond = key > last
             rest = sa.or_(beyond, key.is_(None))
+        yield sa.and_(own, rest)
+
+    def _last_of_step(self, key: sa.Column[Any], beyond: Condition) -> Any:
+        ahead = sa.select(key).where(self.owns(key.table), beyond).order_by(key)
+        return self.connection.execute(ahead.offset(ROWS_AT_ONCE - 1).limit(1)).scalar()
 
     def rows(self, statement: sa.Select[Any]) -> Iterator[Any]:
         """Ask for rows."""

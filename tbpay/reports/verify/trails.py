@@ -78,7 +78,7 @@ def _of_last_line(name: str, of: sa.FromClause) -> sa.ColumnElement[Any]:
     """Answer what a column holds in the last line of an account, 0 where it has none."""
     last = (
         sa.select(_lines.c[name])
-        .where(_lines.c.account_id == of.c.account_id)
+        .where(_lines.c.account_id == of.c.account_id, _lines.c.account_version.is_not(None))
         .order_by(_lines.c.account_version.desc())
         .limit(1)
     )
