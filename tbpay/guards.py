@@ -1,9 +1,10 @@
 """The guards: triggers by which the database itself keeps the ledger, at the newest revision.
 
 A line is never changed, deleted or replaced, and one that does not follow the line before it is
-refused, whoever writes it. PostgreSQL also looks, when a unit commits, whether every balance that
-moved is what its last line says and every counter of uses what its redemptions add up to; SQLite
-has nothing that waits for the commit, so that this is left to ``tbpay ledger verify`` there.
+refused, whoever writes it. A counter of uses is what its redemptions add up to. PostgreSQL looks at
+that, and whether every balance that moved is what its last line says, when a unit commits; SQLite
+has nothing that waits for the commit: it looks at a counter when it moves, which is after its
+redemption, and the rest is left to ``tbpay ledger verify`` there.
 
 The migrations carry their own copies. ``tbpay db check`` and ``tbpay ledger verify`` compare a
 database with what stands here, by name and text.
@@ -55,13 +56,48 @@ BEGIN SELECT RAISE(ABORT, 'a line follows the balance and the line before it'); 
 CREATE TRIGGER orders_no_delete BEFORE DELETE ON orders
 BEGIN SELECT RAISE(ABORT, 'an order is never deleted'); END
 """,
+        "orders_no_replace": """
+CREATE TRIGGER orders_no_replace BEFORE INSERT ON orders
+WHEN EXISTS (SELECT 1 FROM orders WHERE id = NEW.id)
+    OR EXISTS (SELECT 1 FROM orders WHERE stripe_session_id = NEW.stripe_session_id)
+    OR EXISTS (
+        SELECT 1 FROM orders WHERE stripe_payment_intent_id = NEW.stripe_payment_intent_id
+    )
+    OR EXISTS (SELECT 1 FROM orders WHERE idempotency_key = NEW.idempotency_key)
+BEGIN SELECT RAISE(ABORT, 'an order is never replaced'); END
+""",
         "discount_redemptions_no_delete": """
 CREATE TRIGGER discount_redemptions_no_delete BEFORE DELETE ON discount_redemptions
 BEGIN SELECT RAISE(ABORT, 'a redemption is never deleted'); END
 """,
+        "discount_redemptions_no_replace": """
+CREATE TRIGGER discount_redemptions_no_replace BEFORE INSERT ON discount_redemptions
+WHEN EXISTS (SELECT 1 FROM discount_redemptions WHERE id = NEW.id)
+    OR EXISTS (SELECT 1 FROM discount_redemptions WHERE order_id = NEW.order_id)
+BEGIN SELECT RAISE(ABORT, 'a redemption is never replaced'); END
+""",
+        "discount_codes_add_up": """
+CREATE TRIGGER discount_codes_add_up BEFORE UPDATE OF current_uses ON discount_codes
+WHEN NEW.current_uses <> OLD.current_uses
+    AND NEW.current_uses <> (
+        SELECT count(*) FROM discount_redemptions
+        WHERE discount_code_id = NEW.id AND status IN ('reserved', 'redeemed')
+    )
+BEGIN
+    SELECT RAISE(ABORT, 'the uses of a discount code are what its redemptions add up to');
+END
+""",
         "order_refunds_no_delete": """
 CREATE TRIGGER order_refunds_no_delete BEFORE DELETE ON order_refunds
 BEGIN SELECT RAISE(ABORT, 'a refund is never deleted'); END
+""",
+        "order_refunds_no_replace": """
+CREATE TRIGGER order_refunds_no_replace BEFORE INSERT ON order_refunds
+WHEN EXISTS (SELECT 1 FROM order_refunds WHERE id = NEW.id)
+    OR EXISTS (SELECT 1 FROM order_refunds WHERE stripe_refund_id = NEW.stripe_refund_id)
+    OR EXISTS (SELECT 1 FROM order_refunds WHERE transaction_id = NEW.transaction_id)
+    OR EXISTS (SELECT 1 FROM order_refunds WHERE idempotency_key = NEW.idempotency_key)
+BEGIN SELECT RAISE(ABORT, 'a refund is never replaced'); END
 """,
     },
     "postgresql": {

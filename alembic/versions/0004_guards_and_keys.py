@@ -64,6 +64,16 @@ SQLITE_GUARDS = (
     CREATE TRIGGER orders_no_delete BEFORE DELETE ON orders
     BEGIN SELECT RAISE(ABORT, 'an order is never deleted'); END
     """,
+    """
+    CREATE TRIGGER orders_no_replace BEFORE INSERT ON orders
+    WHEN EXISTS (SELECT 1 FROM orders WHERE id = NEW.id)
+        OR EXISTS (SELECT 1 FROM orders WHERE stripe_session_id = NEW.stripe_session_id)
+        OR EXISTS (
+            SELECT 1 FROM orders WHERE stripe_payment_intent_id = NEW.stripe_payment_intent_id
+        )
+        OR EXISTS (SELECT 1 FROM orders WHERE idempotency_key = NEW.idempotency_key)
+    BEGIN SELECT RAISE(ABORT, 'an order is never replaced'); END
+    """,
 )
 
 FUNCTIONS = {

@@ -29,6 +29,23 @@ SQLITE_GUARDS = (
     CREATE TRIGGER discount_redemptions_no_delete BEFORE DELETE ON discount_redemptions
     BEGIN SELECT RAISE(ABORT, 'a redemption is never deleted'); END
     """,
+    """
+    CREATE TRIGGER discount_redemptions_no_replace BEFORE INSERT ON discount_redemptions
+    WHEN EXISTS (SELECT 1 FROM discount_redemptions WHERE id = NEW.id)
+        OR EXISTS (SELECT 1 FROM discount_redemptions WHERE order_id = NEW.order_id)
+    BEGIN SELECT RAISE(ABORT, 'a redemption is never replaced'); END
+    """,
+    """
+    CREATE TRIGGER discount_codes_add_up BEFORE UPDATE OF current_uses ON discount_codes
+    WHEN NEW.current_uses <> OLD.current_uses
+        AND NEW.current_uses <> (
+            SELECT count(*) FROM discount_redemptions
+            WHERE discount_code_id = NEW.id AND status IN ('reserved', 'redeemed')
+        )
+    BEGIN
+        SELECT RAISE(ABORT, 'the uses of a discount code are what its redemptions add up to');
+    END
+    """,
 )
 
 ADD_UP = """

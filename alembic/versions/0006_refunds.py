@@ -27,6 +27,14 @@ SQLITE_GUARDS = (
     CREATE TRIGGER order_refunds_no_delete BEFORE DELETE ON order_refunds
     BEGIN SELECT RAISE(ABORT, 'a refund is never deleted'); END
     """,
+    """
+    CREATE TRIGGER order_refunds_no_replace BEFORE INSERT ON order_refunds
+    WHEN EXISTS (SELECT 1 FROM order_refunds WHERE id = NEW.id)
+        OR EXISTS (SELECT 1 FROM order_refunds WHERE stripe_refund_id = NEW.stripe_refund_id)
+        OR EXISTS (SELECT 1 FROM order_refunds WHERE transaction_id = NEW.transaction_id)
+        OR EXISTS (SELECT 1 FROM order_refunds WHERE idempotency_key = NEW.idempotency_key)
+    BEGIN SELECT RAISE(ABORT, 'a refund is never replaced'); END
+    """,
 )
 
 POSTGRESQL_GUARDS = (

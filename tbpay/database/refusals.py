@@ -116,7 +116,8 @@ def _first_line(error: sa.exc.DBAPIError) -> str:
     said = _fields(error.orig).get("M") or str(error.orig)
     line = next(iter(said.splitlines()), "")
     # What comes before it is the driver's account of how it tried.
-    line = re.sub(r"^(connection failed: )?(connection to server .*? failed: )?", "", line)
+    tried = r"^(connection failed: |consuming input failed: )?(connection to server .*? failed: )?"
+    line = re.sub(tried, "", line)
     return " ".join(re.sub(r"^[A-Z]+:\s+", "", line).split())
 
 

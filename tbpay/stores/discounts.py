@@ -1,7 +1,7 @@
 """Discount codes: named reductions whose uses are counted, and never pass their limit."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -79,6 +79,16 @@ _TAKE = (
         ),
     )
     .values(_one_more)
+)
+_REDEEM = (
+    sa.insert(_redemptions)
+    .from_select(
+        ["discount_code_id", "reduction_cents", "status", "created_at"],
+        sa.select(
+            _codes.c.id, sa.literal(0), sa.literal(RedemptionStatus.RESERVED.value), _now
+        ).where(_codes.c.code == sa.bindparam("name")),
+    )
+    .returning(_redemptions.c.id)
 )
 _TAKE_AGAIN = (
     sa.update(_codes).where(_codes.c.id == sa.bindparam("code_id"), _is_left).values(_one_more)
@@ -257,47 +267,54 @@ def charged_cents(discount: DiscountCode, amount_cents: int) -> int:
     return left_cents
 
 
-def take_use(
-    code: str, amount_cents: int | None = None, account_id: int | None = None
-) -> DiscountCode:
+class Use(NamedTuple):
+    """A use that was taken: of which code, and the redemption that stands for it."""
+
+    discount: DiscountCode
+    redemption_id: int
+
+
+def take_use(code: str, amount_cents: int | None = None, account_id: int | None = None) -> Use:
     """Count one more use of a code and answer it: one statement, or a refusal.
 
     From here to the end of the unit nobody else takes or gives back a use of this code; what is
-    left to the caller is to ``redeem`` it.
+    left to the caller is to say what it was ``used_for``.
     """
     name = name_of(code)
-    while not _take(name, amount_cents):
+    now = time_text(datetime.now(UTC))
+    connection = database.connection()
+    # The redemption first: a guard holds the counter against those that there are.
+    redemption_id = connection.execute(_REDEEM, {"name": name, "now": now}).scalar()
+    if redemption_id is None:
+        raise _unknown(code)
+    take = {"name": name, "now": now, "amount_cents": amount_cents}
+    while connection.execute(_TAKE, take).rowcount == 0:
         # The reason is looked for under the code's lock; a use may have been given back meanwhile.
         _refuse_unusable(_require_locked(name, code), amount_cents)
+        take["now"] = time_text(datetime.now(UTC))
     taken = _require(name, code)
     if account_id is not None:
         _refuse_account(taken, account_id)
-    return taken
+    return Use(taken, redemption_id)
 
 
-def _take(name: str | None, amount_cents: int | None) -> bool:
-    now = time_text(datetime.now(UTC))
-    take = {"name": name, "now": now, "amount_cents": amount_cents}
-    return database.connection().execute(_TAKE, take).rowcount == 1
-
-
-def redeem(
-    discount: DiscountCode,
+def used_for(
+    use: Use,
     status: RedemptionStatus,
     reduction_cents: int = 0,
     order_id: int | None = None,
     account_id: int | None = None,
 ) -> None:
-    """Write down the use that was taken: whose it is, what it took off, where it stands."""
-    row = {
-        "discount_code_id": discount.id,
-        "order_id": order_id,
-        "account_id": account_id,
-        "reduction_cents": reduction_cents,
-        "status": status,
-        "created_at": time_text(datetime.now(UTC)),
-    }
-    database.connection().execute(sa.insert(_redemptions), row)
+    """Write down whose a use is, what it took off, and where it stands."""
+    of_use = sa.update(_redemptions).where(_redemptions.c.id == use.redemption_id)
+    database.connection().execute(
+        of_use.values(
+            status=status,
+            reduction_cents=reduction_cents,
+            order_id=order_id,
+            account_id=account_id,
+        )
+    )
 
 
 def keep_use(order_id: int) -> None:
@@ -313,10 +330,10 @@ def release_use(order_id: int, code_id: int) -> None:
 
 def take_use_again(order_id: int, code_id: int) -> None:
     """Take a use again for an order that was paid late: ``late``, where none is left."""
-    if _set_status(order_id, RedemptionStatus.LATE):
+    if _set_status(order_id, RedemptionStatus.REDEEMED):
         taken = database.connection().execute(_TAKE_AGAIN, {"code_id": code_id}).rowcount
-        if taken:
-            _set_status(order_id, RedemptionStatus.REDEEMED)
+        if not taken:
+            _set_status(order_id, RedemptionStatus.LATE)
 
 
 def _set_status(order_id: int, status: RedemptionStatus) -> bool:
@@ -407,9 +424,8 @@ def _refuse_lower(discount: DiscountCode, per_account: int) -> None:
 def _increment_uses(code: str, order_id: int | None) -> DiscountCode:
     name = name_of(code)
     if order_id is None:
-        taken = take_use(code)
-        redeem(taken, RedemptionStatus.REDEEMED)
-        return taken
+        used_for(take_use(code), RedemptionStatus.REDEEMED)
+        return _require(name, code)
     connection = database.connection()
     order = connection.execute(
         sa.select(_orders).where(_orders.c.id == order_id).with_for_update()
@@ -426,10 +442,10 @@ def _increment_uses(code: str, order_id: int | None) -> DiscountCode:
     credit_cents = order.amount_cents if order.credit_cents is None else order.credit_cents
     taken = take_use(code, credit_cents, order.account_id)
     holds = sa.update(_orders).where(_orders.c.id == order_id)
-    connection.execute(holds.values(discount_code_id=taken.id))
+    connection.execute(holds.values(discount_code_id=found.id))
     is_pending = order.status == OrderStatus.PENDING
     status = RedemptionStatus.RESERVED if is_pending else RedemptionStatus.REDEEMED
-    redeem(taken, status, order_id=order_id, account_id=order.account_id)
+    used_for(taken, status, order_id=order_id, account_id=order.account_id)
     return _require(name, code)
 
 
@@ -450,14 +466,19 @@ def _get(name: str) -> DiscountCode | None:
 def _require(name: str | None, code: str) -> DiscountCode:
     found = None if name is None else _get(name)
     if found is None:
-        raise NotFoundError(f"no discount code {excerpt(code)}", code=Code.UNKNOWN)
+        raise _unknown(code)
     return found
+
+
+def _unknown(code: str) -> NotFoundError:
+    return NotFoundError(f"no discount code {excerpt(code)}", code=Code.UNKNOWN)
 
 
 def _require_locked(name: str | None, code: str) -> DiscountCode:
     """Answer a code whose uses and limits nobody else changes before this unit ends."""
     database.connection().execute(
-        sa.select(_codes.c.id).where(_codes.c.code == name).with_for_update()
+        # Not from a redemption that only names the code: its unit may be about to wait for us.
+        sa.select(_codes.c.id).where(_codes.c.code == name).with_for_update(key_share=True)
     )
     return _require(name, code)
 

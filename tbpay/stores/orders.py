@@ -285,15 +285,15 @@ def _create(values: dict[str, Any], code: str | None) -> Order:
     accounts.require(account_id)
     if (made := _made(values)) is not None:
         return made
-    discount = None
+    use = None
     if code is not None:
-        discount = discounts.take_use(code, amount_cents, account_id)
-        amount_cents = discounts.charged_cents(discount, amount_cents)
+        use = discounts.take_use(code, amount_cents, account_id)
+        amount_cents = discounts.charged_cents(use.discount, amount_cents)
     now = time_text(datetime.now(UTC))
     free = amount_cents == 0
     row = values | {
         "amount_cents": amount_cents,
-        "discount_code_id": None if discount is None else discount.id,
+        "discount_code_id": None if use is None else use.discount.id,
         "status": OrderStatus.COMPLETED if free else OrderStatus.PENDING,
         "created_at": now,
         "completed_at": now if free else None,
@@ -303,10 +303,10 @@ def _create(values: dict[str, Any], code: str | None) -> Order:
     if inserted is None:
         raise _TakenError
     order = _order(inserted)
-    if discount is not None:
+    if use is not None:
         status = RedemptionStatus.REDEEMED if free else RedemptionStatus.RESERVED
         off_cents = order.credit_cents - order.amount_cents
-        discounts.redeem(discount, status, off_cents, order.id, account_id)
+        discounts.used_for(use, status, off_cents, order.id, account_id)
     if free:
         _credit(order)
     return order
@@ -470,7 +470,6 @@ def _refunded(asked: _AskedRefund, order: Order) -> Refund | None:
         if row is not None:
             used_for = f"a refund of {show_cents(row.amount_cents)}, order {row.order_id}"
             require_same(row, asked.key_columns["idempotency_hash"], used_for)
-            # Stripe's own id may come later, but never another one.
             if asked.stripe_refund_id not in (None, row.stripe_refund_id):
                 raise ConflictError(
                     f"the key {excerpt(asked.key)} was used for {used_for}, with another refund of"

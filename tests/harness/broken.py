@@ -20,7 +20,13 @@ from killing import kill
 from tbpay.database import unit_of_work
 from tbpay.errors import Code, RefusedError
 from tbpay.models import RedemptionStatus, time_text
-from tbpay.schema import account_balances, discount_codes, orders, transactions
+from tbpay.schema import (
+    account_balances,
+    discount_codes,
+    discount_redemptions,
+    orders,
+    transactions,
+)
 from tbpay.stores import balance_store, discount_code_store, discounts, order_store
 
 PAUSE_SECONDS = 0.02
@@ -46,7 +52,16 @@ def order_by_read_then_write(call: Call) -> Answer:
             .where(discount_codes.c.id == code.id)
             .values(current_uses=code.current_uses + 1)
         )
-        discounts.redeem(code, RedemptionStatus.RESERVED, off_cents, made.id, asked["account"])
+        connection.execute(
+            sa.insert(discount_redemptions).values(
+                discount_code_id=code.id,
+                order_id=made.id,
+                account_id=asked["account"],
+                reduction_cents=off_cents,
+                status=RedemptionStatus.RESERVED,
+                created_at=time_text(datetime.now(UTC)),
+            )
+        )
     return {"ids": [made.id], "replayed": False}
 
 

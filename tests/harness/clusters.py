@@ -46,7 +46,7 @@ class Host:
             nobody = pwd.getpwnam("nobody")
             self.as_whom = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-            self.programs = postgres._readable_by_all(programs, folder)
+            self.programs = postgres.readable_by_all(programs, folder)
 
     def run(self, program: str, *arguments: str | Path) -> None:
         subprocess.run(
@@ -184,7 +184,7 @@ def servers(*names: str) -> Iterator[list[Server]]:
     Raises NoPostgresError where the programs for it are not there.
     """
     programs = next(
-        (it for it in postgres._programs() if (it / "pg_basebackup").exists()),
+        (it for it in postgres.folders_of_programs() if (it / "pg_basebackup").exists()),
         None,
     )
     if programs is None:

@@ -55,12 +55,6 @@ def form(pytestconfig: pytest.Config) -> Form:
     return form_of(pytestconfig)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def dialect(request: pytest.FixtureRequest) -> str:
-    chosen: str = request.param
-    return chosen
-
-
 @pytest.fixture
 def report(
     request: pytest.FixtureRequest, form: Form, capsys: pytest.CaptureFixture[str]

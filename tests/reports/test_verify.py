@@ -19,13 +19,6 @@ from tbpay.reports.verify import CHECKS, Check, Verification, lines, looking, ve
 from tbpay.stores import account_store, balance_store, discount_code_store, order_store
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def dialect(request: pytest.FixtureRequest) -> str:
-    """Each database, for each is asked in words of its own."""
-    chosen: str = request.param
-    return chosen
-
-
 @pytest.fixture
 def books(db: Database) -> Database:
     """A ledger in which everything has happened that can.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 from conftest import Templates
 from databases import Database
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -24,13 +23,6 @@ from tbpay.stores import account_store, balance_store, discount_code_store, orde
 Row = dict[str, Any]
 Step = tuple[str, int, int]
 Change = tuple[str, str, int, int | str | None]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def dialect(request: pytest.FixtureRequest) -> str:
-    """Each database, for each is asked in words of its own."""
-    chosen: str = request.param
-    return chosen
 
 
 # Few of everything, so that the steps meet, and small, so that wrong values meet right ones.
