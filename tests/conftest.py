@@ -37,7 +37,7 @@ SESSION = "cs_test_" + "a1B2c3D4" * 7 + "Zz"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="run tests/harness in its long form")
+    parser.addoption("--long", action="store_true", help="the harness and kills in full")
 
 
 def pytest_unconfigure() -> None:
@@ -45,7 +45,7 @@ def pytest_unconfigure() -> None:
 
 
 # Every test that asks for a database runs on each of these; what is about PostgreSQL asks for it.
-DIALECTS = ["sqlite"]
+DIALECTS = ["sqlite", "postgresql"]
 
 
 @pytest.fixture(autouse=True)
