@@ -144,8 +144,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the redemptions; the counters stay as they are."""
-    if is_postgresql():
-        op.execute("DROP TRIGGER discount_codes_add_up ON discount_codes")
+    on_codes = " ON discount_codes" if is_postgresql() else ""
+    op.execute(f"DROP TRIGGER discount_codes_add_up{on_codes}")
     op.drop_table("discount_redemptions")
     if is_postgresql():
         op.execute("DROP FUNCTION tbpay_uses_add_up()")
