@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import NamedTuple
 
 import psycopg
@@ -251,9 +252,11 @@ DECEPTION = (
 
 
 def attempt(url: str, name: str) -> None:
-    with psycopg.connect(url) as connection:
+    # Its own context would leave it open where the commit is refused.
+    with closing(psycopg.connect(url)) as connection:
         for statement in (*DECEPTION, *ATTACKS[name].statements):
             connection.execute(statement.encode())
+        connection.commit()
 
 
 INSUFFICIENT_PRIVILEGE, INTEGRITY_CONSTRAINT_VIOLATION = "42501", "23000"
