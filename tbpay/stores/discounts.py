@@ -1,7 +1,7 @@
 """Discount codes: named reductions whose uses are counted, and never pass their limit."""
 
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -79,16 +79,6 @@ _TAKE = (
         ),
     )
     .values(_one_more)
-)
-_REDEEM = (
-    sa.insert(_redemptions)
-    .from_select(
-        ["discount_code_id", "reduction_cents", "status", "created_at"],
-        sa.select(
-            _codes.c.id, sa.literal(0), sa.literal(RedemptionStatus.RESERVED.value), _now
-        ).where(_codes.c.code == sa.bindparam("name")),
-    )
-    .returning(_redemptions.c.id)
 )
 _TAKE_AGAIN = (
     sa.update(_codes).where(_codes.c.id == sa.bindparam("code_id"), _is_left).values(_one_more)
@@ -195,7 +185,7 @@ class DiscountCodeStore:
         (``unknown``) or RefusedError, with the first reason of ``inactive``, ``not_started``,
         ``expired``, ``used_up``, ``below_minimum``, ``account_limit``, ``below_stripe_minimum``.
         """
-        name = name_of(code)
+        name_of(code)
         if amount_cents is not None:
             amount(amount_cents)
         if account_id is not None:
@@ -203,10 +193,7 @@ class DiscountCodeStore:
         with snapshot():
             if account_id is not None:
                 accounts.require(account_id)
-            found = _require(name, code)
-            _refuse_unusable(found, amount_cents)
-            if account_id is not None:
-                _refuse_account(found, account_id)
+            found = usable(code, amount_cents, account_id)
             if amount_cents is not None:
                 charged_cents(found, amount_cents)
             return found
@@ -267,54 +254,49 @@ def charged_cents(discount: DiscountCode, amount_cents: int) -> int:
     return left_cents
 
 
-class Use(NamedTuple):
-    """A use that was taken: of which code, and the redemption that stands for it."""
-
-    discount: DiscountCode
-    redemption_id: int
-
-
-def take_use(code: str, amount_cents: int | None = None, account_id: int | None = None) -> Use:
-    """Count one more use of a code and answer it: one statement, or a refusal.
-
-    From here to the end of the unit nobody else takes or gives back a use of this code; what is
-    left to the caller is to say what it was ``used_for``.
-    """
-    name = name_of(code)
-    now = time_text(datetime.now(UTC))
-    connection = database.connection()
-    # The redemption first: a guard holds the counter against those that there are.
-    redemption_id = connection.execute(_REDEEM, {"name": name, "now": now}).scalar()
-    if redemption_id is None:
-        raise _unknown(code)
-    take = {"name": name, "now": now, "amount_cents": amount_cents}
-    while connection.execute(_TAKE, take).rowcount == 0:
-        # The reason is looked for under the code's lock; a use may have been given back meanwhile.
-        _refuse_unusable(_require_locked(name, code), amount_cents)
-        take["now"] = time_text(datetime.now(UTC))
-    taken = _require(name, code)
+def usable(
+    code: str, amount_cents: int | None = None, account_id: int | None = None
+) -> DiscountCode:
+    """Answer a code that could be redeemed now, or refuse it; changes nothing and locks nothing."""
+    found = _require(name_of(code), code)
+    _refuse_unusable(found, amount_cents)
     if account_id is not None:
-        _refuse_account(taken, account_id)
-    return Use(taken, redemption_id)
+        _refuse_account(found, account_id)
+    return found
 
 
-def used_for(
-    use: Use,
+def redeem(
+    discount: DiscountCode,
     status: RedemptionStatus,
+    *,
+    amount_cents: int | None = None,
     reduction_cents: int = 0,
     order_id: int | None = None,
     account_id: int | None = None,
 ) -> None:
-    """Write down whose a use is, what it took off, and where it stands."""
-    of_use = sa.update(_redemptions).where(_redemptions.c.id == use.redemption_id)
-    database.connection().execute(
-        of_use.values(
-            status=status,
-            reduction_cents=reduction_cents,
-            order_id=order_id,
-            account_id=account_id,
-        )
-    )
+    """Write a use down, what it took off and whose it is, and count it; or refuse both.
+
+    From here to the end of the unit nobody else takes or gives back a use of this code.
+    """
+    now = time_text(datetime.now(UTC))
+    row = {
+        "discount_code_id": discount.id,
+        "order_id": order_id,
+        "account_id": account_id,
+        "reduction_cents": reduction_cents,
+        "status": status,
+        "created_at": now,
+    }
+    connection = database.connection()
+    # The redemption first: a guard holds the counter against those that there are.
+    connection.execute(sa.insert(_redemptions), row)
+    take = {"name": discount.code, "now": now, "amount_cents": amount_cents}
+    while connection.execute(_TAKE, take).rowcount == 0:
+        # The reason is looked for under the code's lock; a use may have been given back meanwhile.
+        _refuse_unusable(_require_locked(discount.code, discount.code), amount_cents)
+        take["now"] = time_text(datetime.now(UTC))
+    if account_id is not None:
+        _refuse_account(_require(discount.code, discount.code), account_id, own=1)
 
 
 def keep_use(order_id: int) -> None:
@@ -424,7 +406,7 @@ def _refuse_lower(discount: DiscountCode, per_account: int) -> None:
 def _increment_uses(code: str, order_id: int | None) -> DiscountCode:
     name = name_of(code)
     if order_id is None:
-        used_for(take_use(code), RedemptionStatus.REDEEMED)
+        redeem(usable(code), RedemptionStatus.REDEEMED)
         return _require(name, code)
     connection = database.connection()
     order = connection.execute(
@@ -440,12 +422,17 @@ def _increment_uses(code: str, order_id: int | None) -> DiscountCode:
     if order.discount_code_id == found.id:
         return found
     credit_cents = order.amount_cents if order.credit_cents is None else order.credit_cents
-    taken = take_use(code, credit_cents, order.account_id)
+    usable(code, credit_cents, order.account_id)
     holds = sa.update(_orders).where(_orders.c.id == order_id)
     connection.execute(holds.values(discount_code_id=found.id))
     is_pending = order.status == OrderStatus.PENDING
-    status = RedemptionStatus.RESERVED if is_pending else RedemptionStatus.REDEEMED
-    used_for(taken, status, order_id=order_id, account_id=order.account_id)
+    redeem(
+        found,
+        RedemptionStatus.RESERVED if is_pending else RedemptionStatus.REDEEMED,
+        amount_cents=credit_cents,
+        order_id=order_id,
+        account_id=order.account_id,
+    )
     return _require(name, code)
 
 
@@ -505,12 +492,12 @@ def _refuse_unusable(discount: DiscountCode, amount_cents: int | None) -> None:
         )
 
 
-def _refuse_account(discount: DiscountCode, account_id: int) -> None:
-    """Refuse an account that has had its share of a code."""
+def _refuse_account(discount: DiscountCode, account_id: int, own: int = 0) -> None:
+    """Refuse an account that has had its share of a code before ``own`` uses of this unit."""
     if discount.per_account is None:
         return
     who = {"code_id": discount.id, "account_id": account_id}
-    held = database.connection().execute(_HELD, who).scalar_one()
+    held = database.connection().execute(_HELD, who).scalar_one() - own
     if held >= discount.per_account:
         raise RefusedError(
             f"account {account_id} has taken discount code {discount.code}"
