@@ -1,10 +1,11 @@
 """The guards: triggers by which the database itself keeps the ledger, at the newest revision.
 
 A line is never changed, deleted or replaced, and one that does not follow the line before it is
-refused, whoever writes it. A counter of uses is what its redemptions add up to. PostgreSQL looks at
-that, and whether every balance that moved is what its last line says, when a unit commits; SQLite
-has nothing that waits for the commit: it looks at a counter when it moves, which is after its
-redemption, and the rest is left to ``tbpay ledger verify`` there.
+refused, whoever writes it; so is a charge that does not move the balance by just what it cost. A
+counter of uses is what its redemptions add up to. PostgreSQL looks at that, and whether every
+balance that moved is what its last line says, when a unit commits; SQLite has nothing that waits
+for the commit: it looks at a counter when it moves, which is after its redemption, and the rest is
+left to ``tbpay ledger verify`` there.
 
 The migrations carry their own copies. ``tbpay db check`` and ``tbpay ledger verify`` compare a
 database with what stands here, by name and text.
@@ -99,6 +100,48 @@ WHEN EXISTS (SELECT 1 FROM order_refunds WHERE id = NEW.id)
     OR EXISTS (SELECT 1 FROM order_refunds WHERE idempotency_key = NEW.idempotency_key)
 BEGIN SELECT RAISE(ABORT, 'a refund is never replaced'); END
 """,
+        "sms_charges_no_change": """
+CREATE TRIGGER sms_charges_no_change BEFORE UPDATE ON sms_charges
+BEGIN SELECT RAISE(ABORT, 'a charge is never changed'); END
+""",
+        "sms_charges_no_delete": """
+CREATE TRIGGER sms_charges_no_delete BEFORE DELETE ON sms_charges
+BEGIN SELECT RAISE(ABORT, 'a charge is never deleted'); END
+""",
+        "sms_charges_no_replace": """
+CREATE TRIGGER sms_charges_no_replace BEFORE INSERT ON sms_charges
+WHEN EXISTS (SELECT 1 FROM sms_charges WHERE id = NEW.id)
+    OR EXISTS (SELECT 1 FROM sms_charges WHERE transaction_id = NEW.transaction_id)
+    OR EXISTS (SELECT 1 FROM sms_charges WHERE gives_back_id = NEW.gives_back_id)
+BEGIN SELECT RAISE(ABORT, 'a charge is never replaced'); END
+""",
+        "sms_charges_follow": """
+CREATE TRIGGER sms_charges_follow BEFORE INSERT ON sms_charges
+WHEN NOT EXISTS (
+    SELECT 1 FROM transactions AS line
+    JOIN account_balances AS balance ON balance.account_id = line.account_id
+    WHERE line.id = NEW.transaction_id
+        AND line.account_id = NEW.account_id
+        AND line.account_version = balance.account_version
+        AND NEW.subcent_after_micros = balance.subcent_micros
+        AND line.transaction_type
+            = CASE WHEN NEW.gives_back_id IS NULL THEN 'debit' ELSE 'credit' END
+        AND line.amount_cents * 10000 + coalesce((
+            SELECT earlier.subcent_after_micros FROM sms_charges AS earlier
+            WHERE earlier.account_id = NEW.account_id
+            ORDER BY earlier.transaction_id DESC LIMIT 1
+        ), 0) * CASE WHEN NEW.gives_back_id IS NULL THEN 1 ELSE -1 END
+            = NEW.cost_micros
+            + NEW.subcent_after_micros * CASE WHEN NEW.gives_back_id IS NULL THEN 1 ELSE -1 END
+) OR NEW.gives_back_id IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM sms_charges AS given
+    WHERE given.transaction_id = NEW.gives_back_id
+        AND given.gives_back_id IS NULL
+        AND given.account_id = NEW.account_id
+        AND given.cost_micros = NEW.cost_micros
+)
+BEGIN SELECT RAISE(ABORT, 'a charge moves the balance by just what it cost'); END
+""",
     },
     "postgresql": {
         "transactions_no_change": """
@@ -149,6 +192,18 @@ FOR EACH ROW EXECUTE FUNCTION tbpay_refuse()
 CREATE TRIGGER order_refunds_no_truncate BEFORE TRUNCATE ON order_refunds
 FOR EACH STATEMENT EXECUTE FUNCTION tbpay_refuse()
 """,
+        "sms_charges_no_change": """
+CREATE TRIGGER sms_charges_no_change BEFORE UPDATE OR DELETE ON sms_charges
+FOR EACH ROW EXECUTE FUNCTION tbpay_refuse()
+""",
+        "sms_charges_no_truncate": """
+CREATE TRIGGER sms_charges_no_truncate BEFORE TRUNCATE ON sms_charges
+FOR EACH STATEMENT EXECUTE FUNCTION tbpay_refuse()
+""",
+        "sms_charges_follow": """
+CREATE TRIGGER sms_charges_follow BEFORE INSERT ON sms_charges
+FOR EACH ROW EXECUTE FUNCTION tbpay_charge_follows()
+""",
     },
 }
 """For each dialect the statement that makes a guard, by the guard's name."""
@@ -187,6 +242,7 @@ BEGIN
     IF TG_OP = 'UPDATE' THEN
         IF OLD.account_id = NEW.account_id
             AND OLD.balance_cents = NEW.balance_cents
+            AND OLD.subcent_micros = NEW.subcent_micros
             AND OLD.account_version = NEW.account_version
         THEN
             RETURN NULL;
@@ -201,7 +257,10 @@ BEGIN
                 AND account_version = last.account_version
                 AND balance_after_cents = last.balance_cents
         )
-    ) OR EXISTS (
+    ) OR last.subcent_micros <> coalesce((
+        SELECT subcent_after_micros FROM sms_charges
+        WHERE account_id = last.account_id ORDER BY transaction_id DESC LIMIT 1
+    ), 0) OR EXISTS (
         SELECT 1 FROM transactions
         WHERE account_id = last.account_id AND account_version > last.account_version
     ) THEN
@@ -243,6 +302,37 @@ BEGIN
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     RETURN NULL;
+END
+""",
+    "tbpay_charge_follows": """
+BEGIN
+    IF NOT EXISTS (
+        SELECT 1 FROM transactions AS line
+        JOIN account_balances AS balance ON balance.account_id = line.account_id
+        WHERE line.id = NEW.transaction_id
+            AND line.account_id = NEW.account_id
+            AND line.account_version = balance.account_version
+            AND NEW.subcent_after_micros = balance.subcent_micros
+            AND line.transaction_type
+                = CASE WHEN NEW.gives_back_id IS NULL THEN 'debit' ELSE 'credit' END
+            AND line.amount_cents * 10000 + coalesce((
+                SELECT earlier.subcent_after_micros FROM sms_charges AS earlier
+                WHERE earlier.account_id = NEW.account_id
+                ORDER BY earlier.transaction_id DESC LIMIT 1
+            ), 0) * CASE WHEN NEW.gives_back_id IS NULL THEN 1 ELSE -1 END
+                = NEW.cost_micros
+                + NEW.subcent_after_micros * CASE WHEN NEW.gives_back_id IS NULL THEN 1 ELSE -1 END
+    ) OR NEW.gives_back_id IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM sms_charges AS given
+        WHERE given.transaction_id = NEW.gives_back_id
+            AND given.gives_back_id IS NULL
+            AND given.account_id = NEW.account_id
+            AND given.cost_micros = NEW.cost_micros
+    ) THEN
+        RAISE EXCEPTION 'a charge moves the balance by just what it cost'
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NEW;
 END
 """,
 }

@@ -23,6 +23,10 @@ MAX_USES = 2**31 - 1
 MAX_PERCENT = 100
 MAX_TEXT = 255
 MAX_ACTION = 50
+MAX_SUBCENT_MICROS = 9_999
+MAX_SEGMENTS = 1_000_000
+MAX_COST_MICROS = MAX_AMOUNT_CENTS * 10_000
+"""A message costs no more than the largest amount by hand."""
 MAX_LIMIT = 1_000
 MIN_KEY = 8
 MAX_KEY = 255
@@ -145,10 +149,11 @@ class Refund:
 
 @dataclass(frozen=True)
 class AccountBalance:
-    """What an account can still spend, in cents; below zero when it owes.
+    """What an account can still spend: cents and, on top of them, 0 … 9,999 micros.
 
-    ``account_version`` is that of its last line, 0 before the first. An account without a row has
-    0; its ``id`` and ``updated_at`` are None.
+    ``balance_cents`` is rounded down, and below zero when the account owes: -1 cent and 9,000
+    micros are -0.1 cents. ``account_version`` is that of its last line, 0 before the first. An
+    account without a row has 0; its ``id`` and ``updated_at`` are None.
     """
 
     id: int | None
@@ -156,6 +161,7 @@ class AccountBalance:
     balance_cents: int
     updated_at: datetime | None
     account_version: int = 0
+    subcent_micros: int = 0
 
 
 @dataclass(frozen=True)
@@ -198,10 +204,35 @@ class Redemption:
 
 
 @dataclass(frozen=True)
+class SmsCharge:
+    """The exact side of a line that charged an SMS, or gave a charge back.
+
+    ``rate_micros`` is what one segment was sold at, ``cost_micros`` what all of them cost; of those
+    Twilio gets ``twilio_cost_micros``, None where the country had no price. ``phone`` is masked:
+    its calling code and last two digits. ``subcent_after_micros`` is the fraction of a cent that
+    the balance had then. ``gives_back_id`` is the line whose charge this gives back, else None.
+    """
+
+    id: int
+    transaction_id: int
+    account_id: int
+    phone: str
+    country_code: str
+    segments: int
+    rate_micros: int
+    cost_micros: int
+    twilio_cost_micros: int | None
+    subcent_after_micros: int
+    gives_back_id: int | None
+
+
+@dataclass(frozen=True)
 class Transaction:
     """One line of an account's trail. ``amount_cents`` is a magnitude, never negative.
 
     ``account_version`` counts the account's lines, 1 … n without a gap: their order is its order.
+    Of an SMS ``amount_cents`` is by how much the whole cents of the balance changed; what it cost
+    exactly stands in ``sms_charge``, which other lines have not.
     """
 
     id: int
@@ -214,6 +245,7 @@ class Transaction:
     created_at: datetime
     account_version: int
     idempotency_key: str | None = None
+    sms_charge: SmsCharge | None = None
     replayed: bool = False
 
 
@@ -343,6 +375,23 @@ def discount_code(value: object) -> str:
             "3 to 50 letters A-Z, digits, - or _, the first a letter or digit"
         )
     return code.upper()
+
+
+# What only helps people to read a number: every kind of space, dash and hyphen, and . ( ).
+_READING_AIDS = dict.fromkeys(
+    map(ord, "\t .()-\xa0\u202f\u2007\u2009\u2010\u2011\u2012\u2013\u2014\u2212")
+)
+
+
+def bare_phone(given: str) -> str:
+    """Answer a phone number without the spaces, dashes, dots and parentheses that people put in.
+
+    What is no number after that is answered as it was given, so that a refusal names it so.
+    """
+    if given[1:].isdigit():
+        return given
+    bare = given.translate(_READING_AIDS)
+    return bare if bare.isascii() and bare[1:].isdigit() else given
 
 
 def stripe_id(value: object, name: str) -> str:

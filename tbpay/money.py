@@ -4,6 +4,7 @@ A cent is a hundredth of a dollar, a micro a millionth: 10,000 micros to the cen
 """
 
 import re
+from decimal import Decimal
 
 from tbpay.errors import InvalidInputError, excerpt
 from tbpay.models import AMOUNT_PATTERN, MAX_AMOUNT_CENTS
@@ -33,6 +34,15 @@ def show_cents(amount_cents: int) -> str:
     return f"{sign}{dollars}.{cents:02}"
 
 
+def show_micros(amount_micros: int) -> str:
+    """Show micros as dollars, exactly: two decimals, or as many as it takes: ``0.0565``."""
+    sign = "-" if amount_micros < 0 else ""
+    cents, micros = divmod(abs(amount_micros), MICROS_PER_CENT)
+    return (
+        f"{sign}{show_cents(cents)}{micros:04}".rstrip("0") if micros else sign + show_cents(cents)
+    )
+
+
 def percentage(amount_cents: int, percent: int) -> int:
     """Take a percentage of an amount that is not negative, rounded half up to the cent.
 
@@ -44,3 +54,12 @@ def percentage(amount_cents: int, percent: int) -> int:
 def whole_cents(amount_micros: int) -> int:
     """Round micros up to whole cents: 56,500 micros are 6 cents."""
     return -(-amount_micros // MICROS_PER_CENT)
+
+
+def exact_cents(amount_micros: int) -> Decimal:
+    """Turn micros that are not negative into exact cents: two decimals, or four if it takes them.
+
+    56,500 micros are 5.65 cents. No rounding, whatever precision the application has set.
+    """
+    cents, micros = divmod(amount_micros, MICROS_PER_CENT)
+    return Decimal(f"{cents}.{micros:04}".removesuffix("00"))

@@ -14,9 +14,12 @@ from tbpay.models import (
     MAX_ACTION,
     MAX_AMOUNT_CENTS,
     MAX_BALANCE_CENTS,
+    MAX_COST_MICROS,
     MAX_ID,
     MAX_KEY,
     MAX_PERCENT,
+    MAX_SEGMENTS,
+    MAX_SUBCENT_MICROS,
     MAX_TEXT,
     MAX_USES,
     MIN_KEY,
@@ -28,7 +31,7 @@ from tbpay.models import (
     TransactionType,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Every revision that this tbpay knows, oldest first; the stores work at the last one only."""
 
 VERSION_TABLE = "tbpay_alembic_version"
@@ -214,6 +217,8 @@ account_balances = sa.Table(
     _fixed_width("updated_at"),
     _integers("account_id", "balance_cents"),
     *_between_integers("account_version", 0, MAX_ID),
+    sa.Column("subcent_micros", _BIG, nullable=False, default=0, server_default=sa.text("0")),
+    *_between_integers("subcent_micros", 0, MAX_SUBCENT_MICROS),
     sa.Index("ix_account_balances_account_id", "account_id", unique=True),
     info={"since": "0002"},
 )
@@ -331,4 +336,47 @@ order_refunds = sa.Table(
     sa.Index("ix_order_refunds_transaction_id", "transaction_id", unique=True),
     sa.Index("ix_order_refunds_idempotency_key", "idempotency_key", unique=True),
     info={"since": "0006"},
+)
+
+# What was sold, beside the line that charged it; or what was given back, beside that one.
+sms_charges = sa.Table(
+    "sms_charges",
+    METADATA,
+    sa.Column("id", _BIG, primary_key=True),
+    sa.Column("transaction_id", _BIG, sa.ForeignKey("transactions.id"), nullable=False),
+    sa.Column("account_id", _BIG, sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("phone", sa.String(20), nullable=False),
+    sa.Column("country_code", sa.String(2), nullable=False),
+    sa.Column("segments", _BIG, nullable=False),
+    sa.Column("rate_micros", _BIG, nullable=False),
+    sa.Column("cost_micros", _BIG, nullable=False),
+    sa.Column("twilio_cost_micros", _BIG),
+    sa.Column("subcent_after_micros", _BIG, nullable=False),
+    sa.Column("gives_back_id", _BIG, sa.ForeignKey("transactions.id")),
+    _between("id", 1, MAX_ID),
+    sa.CheckConstraint("length(phone) BETWEEN 5 AND 7", name="phone"),
+    sa.CheckConstraint("length(country_code) = 2", name="country_code"),
+    _between("segments", 1, MAX_SEGMENTS),
+    _between("rate_micros", 1, MAX_COST_MICROS),
+    sa.CheckConstraint(
+        f"cost_micros <= {MAX_COST_MICROS} AND cost_micros = rate_micros * segments",
+        name="cost_micros",
+    ),
+    _between("twilio_cost_micros", 1, MAX_COST_MICROS),
+    _between("subcent_after_micros", 0, MAX_SUBCENT_MICROS),
+    sa.CheckConstraint("gives_back_id < transaction_id", name="gives_back_id"),
+    _integers(
+        "transaction_id",
+        "account_id",
+        "segments",
+        "rate_micros",
+        "cost_micros",
+        "twilio_cost_micros",
+        "subcent_after_micros",
+        "gives_back_id",
+    ),
+    sa.Index("ix_sms_charges_transaction_id", "transaction_id", unique=True),
+    sa.Index("ix_sms_charges_account_id", "account_id", "transaction_id"),
+    sa.Index("ix_sms_charges_gives_back_id", "gives_back_id", unique=True),
+    info={"since": "0007"},
 )

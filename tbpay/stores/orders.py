@@ -30,8 +30,8 @@ from tbpay.models import (
     word,
 )
 from tbpay.money import show_cents
-from tbpay.stores import accounts, balances, discounts
-from tbpay.stores.balances import balance_store, credit_of
+from tbpay.stores import accounts, discounts, trail
+from tbpay.stores.balances import balance_store
 from tbpay.stores.keys import key_columns, require_same
 from tbpay.stores.paging import page, place
 
@@ -285,15 +285,15 @@ def _create(values: dict[str, Any], code: str | None) -> Order:
     accounts.require(account_id)
     if (made := _made(values)) is not None:
         return made
-    use = None
+    discount = None
     if code is not None:
-        use = discounts.take_use(code, amount_cents, account_id)
-        amount_cents = discounts.charged_cents(use.discount, amount_cents)
+        discount = discounts.usable(code, amount_cents, account_id)
+        amount_cents = discounts.charged_cents(discount, amount_cents)
     now = time_text(datetime.now(UTC))
     free = amount_cents == 0
     row = values | {
         "amount_cents": amount_cents,
-        "discount_code_id": None if use is None else use.discount.id,
+        "discount_code_id": None if discount is None else discount.id,
         "status": OrderStatus.COMPLETED if free else OrderStatus.PENDING,
         "created_at": now,
         "completed_at": now if free else None,
@@ -303,10 +303,15 @@ def _create(values: dict[str, Any], code: str | None) -> Order:
     if inserted is None:
         raise _TakenError
     order = _order(inserted)
-    if use is not None:
-        status = RedemptionStatus.REDEEMED if free else RedemptionStatus.RESERVED
-        off_cents = order.credit_cents - order.amount_cents
-        discounts.used_for(use, status, off_cents, order.id, account_id)
+    if discount is not None:
+        discounts.redeem(
+            discount,
+            RedemptionStatus.REDEEMED if free else RedemptionStatus.RESERVED,
+            amount_cents=order.credit_cents,
+            reduction_cents=order.credit_cents - order.amount_cents,
+            order_id=order.id,
+            account_id=account_id,
+        )
     if free:
         _credit(order)
     return order
@@ -348,7 +353,7 @@ def _move(order_id: int, target: OrderStatus, intent_id: str | None) -> Order:
                 if order.discount_code_id is not None:
                     discounts.take_use_again(order_id, order.discount_code_id)
             case OrderStatus.PENDING, OrderStatus.FAILED:
-                if credit_of(order_id) is not None:
+                if trail.credit_of(order_id) is not None:
                     raise ConflictError(
                         f"order {order_id} has its credit: it can only be completed",
                         hint=database.location().command(f"order complete {order_id}"),
@@ -519,7 +524,7 @@ def _clawed(order: Order, refunded_cents: int) -> int:
 
 
 def _credited_cents(order: Order) -> int:
-    credit = credit_of(order.id)
+    credit = trail.credit_of(order.id)
     return 0 if credit is None else credit.amount_cents
 
 
@@ -527,7 +532,7 @@ def _takable(order: Order, policy: RefundPolicy, claw_back_cents: int) -> int:
     """Answer how much of a claw-back the policy takes off the balance, which stays locked."""
     if policy is RefundPolicy.NEGATIVE or claw_back_cents == 0:
         return claw_back_cents
-    left_cents = balances.locked(order.account_id).balance_cents
+    left_cents = trail.locked(order.account_id).balance_cents
     if policy is RefundPolicy.AVAILABLE:
         return min(claw_back_cents, max(left_cents, 0))
     if left_cents < claw_back_cents:

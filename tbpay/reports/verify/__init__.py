@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tbpay.database import guards, snapshot
 from tbpay.guards import GUARDS
-from tbpay.reports.verify import purchases, trails
+from tbpay.reports.verify import charges, purchases, trails
 from tbpay.reports.verify.looking import Difference, Scope, Subject, answering_anything
 
 __all__ = ["Check", "Difference", "Verification", "verify"]
@@ -20,6 +20,7 @@ CHECKS = (
     "lines",
     "balances",
     "trails",
+    "charges",
     "orders",
     "refunds",
     "redemptions",
@@ -52,8 +53,11 @@ def verify(
 
     - ``lines``: an account's lines count 1 … n, and the balance after each is the one before, from
       0, plus or minus its amount; an order that a line names is of the same account;
-    - ``balances``: a balance is what the last line says, and counts as many lines;
+    - ``balances``: a balance is what the last line says, and the micros above its cents what the
+      last charge of an SMS left; it counts as many lines;
     - ``trails``: a balance is what all of the lines add up to;
+    - ``charges``: each moved the balance by just what it cost, which is its segments at its rate,
+      to the micro; what gives one back gives back as much, once;
     - ``orders``: completed, an order has its one credit; failed, it has none;
     - ``refunds``: no more goes back than was paid, each part takes back its share of the credit,
       by a line of just that; an order is ``refunded`` exactly when all of it is;
@@ -67,10 +71,11 @@ def verify(
     with snapshot() as connection, answering_anything(connection):
         scope = Scope(connection, account_id)
         scope.require()
-        looked_at = trails.count(scope) | purchases.count(scope)
+        looked_at = trails.count(scope) | charges.count(scope) | purchases.count(scope)
         looked_at["guards"] = len(GUARDS[connection.dialect.name])
         found = [
             *trails.differences(scope, looked_at["lines"], on_progress or _in_silence),
+            *charges.differences(scope),
             *purchases.differences(scope),
             *_unguarded(scope),
         ]

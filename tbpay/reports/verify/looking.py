@@ -94,9 +94,17 @@ def _legible(value: object) -> int | str | None:
 
 
 def amount(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """Answer a column where it holds an amount, else NULL. SQLite keeps fractions, too."""
+    """Answer a column where it holds an amount, else NULL."""
+    return within(column, 0, MAX_AMOUNT_CENTS)
+
+
+def within(column: sa.ColumnElement[Any], lowest: int, highest: int) -> sa.ColumnElement[Any]:
+    """Answer a column where it holds a whole number within bounds, else NULL.
+
+    SQLite keeps fractions, too.
+    """
     whole = column == sa.cast(column, sa.BigInteger)
-    return sa.case((sa.and_(column.between(0, MAX_AMOUNT_CENTS), whole), column))
+    return sa.case((sa.and_(column.between(lowest, highest), whole), column))
 
 
 def timed(

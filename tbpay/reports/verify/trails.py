@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from tbpay import schema
 from tbpay.reports.verify import lines
+from tbpay.reports.verify.charges import subcent_after
 from tbpay.reports.verify.looking import (
     Condition,
     Difference,
@@ -70,6 +71,7 @@ def _is_last_line() -> Condition:
     return sa.and_(
         _balances.c.balance_cents == _of_last_line("balance_after_cents", _balances),
         _balances.c.account_version == _of_last_line("account_version", _balances),
+        _balances.c.subcent_micros == subcent_after(_balances.c.account_id),
         timed(_balances.c.updated_at),
     )
 
@@ -100,9 +102,11 @@ def _added_up(accounts: Sequence[Any]) -> sa.Select[Any]:
             _balances.c.id,
             _balances.c.balance_cents,
             _balances.c.account_version,
+            _balances.c.subcent_micros,
             _balances.c.updated_at,
             _of_last_line("balance_after_cents", account).label("last_balance_cents"),
             _of_last_line("account_version", account).label("last_version"),
+            subcent_after(account.c.account_id).label("last_subcent_micros"),
             sa.func.coalesce(sa.cast(added_up.scalar_subquery(), sa.BigInteger), 0).label(
                 "added_up_cents"
             ),
@@ -123,6 +127,9 @@ def _of_account(account: Any) -> Iterator[Difference]:
         return
     yield from balance.compared("balance_cents", account.balance_cents, account.last_balance_cents)
     yield from balance.compared("account_version", account.account_version, account.last_version)
+    yield from balance.compared(
+        "subcent_micros", account.subcent_micros, account.last_subcent_micros
+    )
     yield from balance.timed(account, "updated_at")
     trail = Subject("trails", account.account_id, name)
     yield from trail.compared("balance_cents", account.balance_cents, account.added_up_cents)
