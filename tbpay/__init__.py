@@ -33,6 +33,11 @@ if TYPE_CHECKING:
         Transaction as Transaction,
         TransactionType as TransactionType,
     )
+    from tbpay.segments import (
+        Culprit as Culprit,
+        SegmentCount as SegmentCount,
+        count_segments as count_segments,
+    )
     from tbpay.sms_pricing import (
         MARGIN_PERCENT as MARGIN_PERCENT,
         SMS_COSTS_BY_COUNTRY as SMS_COSTS_BY_COUNTRY,
@@ -77,6 +82,7 @@ _NAMES = {
         "Transaction",
         "TransactionType",
     ),
+    "tbpay.segments": ("Culprit", "SegmentCount", "count_segments"),
     "tbpay.sms_pricing": (
         "MARGIN_PERCENT",
         "SMS_COSTS_BY_COUNTRY",

@@ -26,6 +26,11 @@ def from_environment() -> Settings:
     )
 
 
+def rates_file() -> str | None:
+    """Answer ``TBPAY_RATES_FILE`` alone, as every price asks for it; None where it says nothing."""
+    return os.environ.get("TBPAY_RATES_FILE") or None
+
+
 _flag: str | None = None
 
 

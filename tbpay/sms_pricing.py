@@ -1,10 +1,10 @@
 """What an SMS costs: rates, the country of a phone, and the one place where both meet segments.
 
 Twilio's list price per segment and country, as given in the owner's table, is the only figure from
-outside; everything else follows from it and the margin. The margin is on the price, not a markup
-on the cost: of what a customer pays, 80 % are earned and 20 % go to Twilio, so customer =
-twilio / 0.20. To the US a segment costs 1.13 cents and sells for 5.65; a markup of 80 % would ask
-for 2.034 and earn 44 % of it.
+outside; everything else follows from it and the margin, unless a rates file sets a price of its
+own. The margin is on the price, not a markup on the cost: of what a customer pays, 80 % are earned
+and 20 % go to Twilio, so customer = twilio / 0.20. To the US a segment costs 1.13 cents and sells
+for 5.65; a markup of 80 % would ask for 2.034 and earn 44 % of it.
 
 A rate is finer than a cent, so it is counted in micros, millionths of a dollar: 5.65 cents are
 56,500. Integers and Decimals only. Nothing here is rounded, except that a count of segments is
@@ -13,28 +13,21 @@ rounded down and ``calculate_sms_cost_cents``, a figure for display, up.
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
-from tbpay.errors import InvalidInputError, excerpt
+from tbpay import rates
+from tbpay.errors import Code, InvalidInputError, RefusedError, excerpt
 from tbpay.models import E164_PATTERN, CountrySMSCost, amount, whole
-from tbpay.money import MICROS_PER_CENT, whole_cents
+from tbpay.money import exact_cents, whole_cents
+from tbpay.rates import MARGIN_PERCENT as MARGIN_PERCENT, TOP_UP_CENTS, Rate, RateTable, cost_of
 
-MARGIN_PERCENT = 80
-TOP_UP_CENTS = 1_000
-# A million segments to the dearest country still cost less than the largest amount by hand.
+if TYPE_CHECKING:
+    from tbpay.segments import Culprit, SegmentCount
+
+# A million segments to the dearest built-in country cost less than the largest amount by hand.
 MAX_SEGMENTS = 1_000_000
-
-# Twilio's list price of one segment in micros: $0.0113 is 11,300.
-_TWILIO_MICROS = {
-    "US": ("United States", 11_300),
-    "CA": ("Canada", 17_000),
-    "GB": ("United Kingdom", 52_400),
-    "FR": ("France", 79_800),
-    "IT": ("Italy", 92_700),
-    "CH": ("Switzerland", 72_500),
-    "NZ": ("New Zealand", 105_000),
-    "ZA": ("South Africa", 108_900),
-}
 
 # Compiled here, as the patterns of many countries push this one out of re's own cache.
 _E164 = re.compile(E164_PATTERN)
@@ -50,7 +43,9 @@ class Quote:
 
     ``country`` is the number's own region, ``assumed`` when only its calling code tells it.
     ``fallback`` says that the country has no price and the US rate stands in. ``rate_*`` is one
-    segment, ``cost_*`` the whole message; micros and cents say exactly the same.
+    segment, ``cost_*`` the whole message; micros and cents say exactly the same. ``encoding``,
+    ``units`` and ``culprits`` tell how the segments of a text were counted. What Twilio takes for
+    the message is unknown for a fallback; ``rate_from`` is the date of a rate that has one.
     """
 
     phone: str
@@ -64,54 +59,74 @@ class Quote:
     cost_cents: Decimal
     amount_cents: int
     segments_for_amount: int
+    encoding: str | None = None
+    units: int | None = None
+    culprits: "tuple[Culprit, ...]" = ()
+    twilio_cost_micros: int | None = None
+    rate_from: datetime | None = None
 
 
-def quote(phone: str, *, segments: int = 1, amount_cents: int | None = None) -> Quote:
+def quote(
+    phone: str,
+    *,
+    segments: int | None = None,
+    text: str | None = None,
+    amount_cents: int | None = None,
+    at: datetime | None = None,
+) -> Quote:
     """Price a message to a phone; a charge debits the answer's ``cost_micros``.
 
-    ``phone`` is strict E.164, ``segments`` 1 … 1,000,000, ``amount_cents`` 1 … 99,999,999 and $10
-    when None. A country without a price is quoted at the US rate, and the quote says so. Raises
-    InvalidPhoneError as ``get_country_from_phone`` does, InvalidInputError for the two numbers.
+    ``phone`` is strict E.164. The message is a ``text`` of 1 … 1,600 characters, or ``segments``,
+    1 … 1,000,000, one when neither is given. ``amount_cents`` is 1 … 99,999,999, $10 when None;
+    ``at`` an aware time, now when None. A country without a price is quoted at the US rate, and the
+    quote says so. Raises InvalidPhoneError as ``get_country_from_phone`` does, InvalidInputError
+    for the others and for a broken rates file, UnavailableError for one that cannot be read, and
+    RefusedError for a time before the first rate.
     """
-    whole(segments, "segments", 1, MAX_SEGMENTS)
+    counted: SegmentCount | None = None
+    if text is None:
+        segments = whole(1 if segments is None else segments, "segments", 1, MAX_SEGMENTS)
+    elif segments is None:
+        # Imported here, so that a message without a text does not wait for it.
+        from tbpay.segments import count_segments
+
+        counted = count_segments(text)
+        segments = counted.segments
+    else:
+        raise InvalidInputError("a message is given as a text or as segments, not as both")
     spent_cents = TOP_UP_CENTS if amount_cents is None else amount(amount_cents)
-    country, assumed = _locate(phone)
-    rate_cents = get_sms_cost(country).customer_cost_per_segment_cents
-    rate_micros = _micros(rate_cents)
-    cost_micros = rate_micros * segments
+    country, assumed = locate(phone)
+    table = rates.current()
+    own = table.in_force(country, at)
+    rate = own or _us_rate(table, at)
+    cost_micros = rate.rate_micros * segments
     return Quote(
         phone=phone,
         country=country,
         assumed=assumed,
-        fallback=country not in SMS_COSTS_BY_COUNTRY,
+        fallback=own is None,
         segments=segments,
-        rate_micros=rate_micros,
+        rate_micros=rate.rate_micros,
         cost_micros=cost_micros,
-        rate_cents=rate_cents,
-        cost_cents=_cents(cost_micros),
+        rate_cents=exact_cents(rate.rate_micros),
+        cost_cents=exact_cents(cost_micros),
         amount_cents=spent_cents,
-        segments_for_amount=segments_for(rate_cents, spent_cents),
+        segments_for_amount=rate.segments_for(spent_cents),
+        encoding=counted.encoding if counted else None,
+        units=counted.units if counted else None,
+        culprits=counted.culprits if counted else (),
+        twilio_cost_micros=own.twilio_micros * segments if own else None,
+        rate_from=rate.dated_from,
     )
 
 
-def segments_for(rate_cents: Decimal, amount_cents: int) -> int:
-    """Answer how many whole segments an amount buys at a rate in exact cents."""
-    return amount_cents * MICROS_PER_CENT // _micros(rate_cents)
-
-
 def get_sms_cost(country_code: str) -> CountrySMSCost:
-    """Answer the price of a segment to a country, in any case; the US price when it has none.
+    """Answer today's price of a segment to a country, in any case; the US price when it has none.
 
-    ``country_code`` is ISO 3166-1 alpha-2; the prices are exact cents, Twilio's from its list as
-    given in the owner's table. Raises InvalidInputError for what is not text.
+    ``country_code`` is ISO 3166-1 alpha-2; the prices are exact cents. Raises InvalidInputError for
+    what is not text, and as ``quote`` does for a rates file.
     """
-    if type(country_code) is not str:
-        raise InvalidInputError(
-            f"country_code must be text such as 'GB', not {excerpt(country_code)}"
-        )
-    # Other letters have ASCII capitals too: a dotless i would turn an unknown code into IT.
-    code = country_code.upper() if country_code.isascii() else country_code
-    return SMS_COSTS_BY_COUNTRY.get(code, SMS_COSTS_BY_COUNTRY["US"])
+    return cost_of(rate_of(country_code))
 
 
 def get_segments_per_topup(country_code: str) -> int:
@@ -127,8 +142,7 @@ def calculate_sms_cost_cents(country_code: str, segments: int) -> int:
     country as in ``get_sms_cost``. Raises InvalidInputError.
     """
     whole(segments, "segments", 1, MAX_SEGMENTS)
-    rate_micros = _micros(get_sms_cost(country_code).customer_cost_per_segment_cents)
-    return whole_cents(rate_micros * segments)
+    return whole_cents(rate_of(country_code).rate_micros * segments)
 
 
 def get_country_from_phone(phone: str) -> str:
@@ -139,11 +153,14 @@ def get_country_from_phone(phone: str) -> str:
     another form, a calling code that is not in use or belongs to no country, and a number of
     digits that its calling code does not have.
     """
-    return _locate(phone)[0]
+    return locate(phone)[0]
 
 
-def _locate(phone: str) -> tuple[str, bool]:
-    """Answer a phone number's country, and whether it is assumed from the calling code alone."""
+def locate(phone: str) -> tuple[str, bool]:
+    """Answer a phone number's country, and whether it is assumed from the calling code alone.
+
+    The phone as in ``get_country_from_phone``. Raises InvalidPhoneError.
+    """
     if type(phone) is not str or not _E164.fullmatch(phone):
         raise InvalidPhoneError(
             f"{excerpt(phone)} is not a phone number in international form such as +447700900123"
@@ -182,33 +199,43 @@ def _locate(phone: str) -> tuple[str, bool]:
     return country, region is None
 
 
-def _micros(cents: Decimal) -> int:
-    """Turn exact cents into micros: 5.65 are 56,500."""
-    # Decimal's own operators would round to the precision that the application has set.
-    numerator, denominator = cents.as_integer_ratio()
-    return numerator * MICROS_PER_CENT // denominator
+def masked(phone: str) -> str:
+    """Answer what of a phone number may be kept: its calling code and last two digits, +44…23.
+
+    ``phone`` is one that ``locate`` takes.
+    """
+    import phonenumbers
+
+    codes = (phone[1:digits] for digits in (2, 3, 4))
+    calling_code = next(c for c in codes if int(c) in phonenumbers.COUNTRY_CODE_TO_REGION_CODE)
+    return f"+{calling_code}…{phone[-2:]}"
 
 
-def _cents(amount_micros: int) -> Decimal:
-    """Turn micros into exact cents of two decimals, or four where it takes them."""
-    cents, micros = divmod(amount_micros, MICROS_PER_CENT)
-    return Decimal(f"{cents}.{micros:04}".removesuffix("00"))
+def rate_of(country_code: str) -> Rate:
+    """Answer the rate in force to a country, in any case; that of the US when it has none.
+
+    Raises as ``get_sms_cost`` does.
+    """
+    if type(country_code) is not str:
+        raise InvalidInputError(
+            f"country_code must be text such as 'GB', not {excerpt(country_code)}"
+        )
+    # Other letters have ASCII capitals too: a dotless i would turn an unknown code into IT.
+    code = country_code.upper() if country_code.isascii() else country_code
+    table = rates.current()
+    return table.in_force(code) or _us_rate(table)
 
 
-def _country_cost(code: str, name: str, twilio_micros: int) -> CountrySMSCost:
-    """Derive a country's prices from Twilio's."""
-    # With a margin of 80 % this is times 5, without a remainder.
-    rate_micros = twilio_micros * 100 // (100 - MARGIN_PERCENT)
-    return CountrySMSCost(
-        country_code=code,
-        country_name=name,
-        twilio_cost_per_segment_cents=_cents(twilio_micros),
-        customer_cost_per_segment_cents=_cents(rate_micros),
-        segments_per_10_dollars=TOP_UP_CENTS * MICROS_PER_CENT // rate_micros,
-    )
+def _us_rate(table: RateTable, at: datetime | None = None) -> Rate:
+    """Answer the rate that stands in for a country without one."""
+    rate = table.in_force("US", at)
+    if rate is None:
+        raise RefusedError(
+            f"no price is in force at that time in {excerpt(table.source)}", code=Code.UNPRICED
+        )
+    return rate
 
 
 SMS_COSTS_BY_COUNTRY: dict[str, CountrySMSCost] = {
-    code: _country_cost(code, name, twilio_micros)
-    for code, (name, twilio_micros) in _TWILIO_MICROS.items()
+    rate.country_code: cost_of(rate) for rate in rates.built_in.countries()
 }

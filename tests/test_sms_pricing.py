@@ -1,13 +1,17 @@
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal, localcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tbpay.errors import Code, InvalidInputError, excerpt
+from tbpay.errors import Code, InvalidInputError, RefusedError, excerpt
 from tbpay.models import MAX_AMOUNT_CENTS, CountrySMSCost
+from tbpay.segments import Culprit, count_segments
 from tbpay.sms_pricing import (
     MARGIN_PERCENT,
     MAX_SEGMENTS,
@@ -149,6 +153,11 @@ def test_a_quote_says_everything_about_a_message() -> None:
         cost_cents=Decimal("78.60"),
         amount_cents=2_000,
         segments_for_amount=76,
+        encoding=None,
+        units=None,
+        culprits=(),
+        twilio_cost_micros=157_200,
+        rate_from=None,
     )
     assert (str(answer.rate_cents), str(answer.cost_cents)) == ("26.20", "78.60")
 
@@ -163,12 +172,63 @@ def test_a_quote_is_exact_whatever_precision_the_application_has_set() -> None:
     assert answer.cost_cents == Decimal("672185.25")
 
 
-@pytest.mark.parametrize("segments", [0, -1, MAX_SEGMENTS + 1, True, None, 1.0, "1", Decimal(1)])
+@pytest.mark.parametrize("segments", [0, -1, MAX_SEGMENTS + 1, True, 1.0, "1", Decimal(1)])
 def test_segments_that_are_no_count_are_refused(segments: Any) -> None:
     with pytest.raises(InvalidInputError, match="segments must be"):
         quote("+447400123456", segments=segments)
     with pytest.raises(InvalidInputError, match="segments must be"):
         calculate_sms_cost_cents("GB", segments)
+
+
+def test_a_message_without_a_text_is_one_segment() -> None:
+    assert quote("+447400123456").segments == 1
+    assert quote("+447400123456") == quote("+447400123456", segments=1)
+
+
+def test_the_segments_of_a_text_are_counted_and_said() -> None:
+    answer = quote("+447700900123", text="Your code is 1234 €")
+
+    assert (answer.country, answer.assumed) == ("GB", True)
+    assert (answer.encoding, answer.units, answer.segments) == ("GSM-7", 20, 1)
+    assert (answer.cost_cents, answer.culprits) == (Decimal("26.20"), ())
+
+    answer = quote("+447700900123", text="x" * 80 + "’")
+
+    assert (answer.encoding, answer.units, answer.segments) == ("UCS-2", 81, 2)
+    assert answer.cost_cents == Decimal("52.40")
+    assert answer.culprits == (Culprit(80, "’", "'"),)
+
+
+@unhurried
+@given(country=countries, text=st.text(st.characters(), min_size=1))
+def test_a_text_costs_what_its_segments_cost(country: str, text: str) -> None:
+    answer = quote(PHONES[country], text=text)
+
+    counted = count_segments(text)
+    plain = quote(PHONES[country], segments=counted.segments)
+    assert (answer.units, answer.culprits) == (counted.units, counted.culprits)
+    assert replace(answer, encoding=None, units=None, culprits=()) == plain
+
+
+def test_a_message_is_a_text_or_a_number_of_segments() -> None:
+    for text in ("hi", ""):
+        with pytest.raises(InvalidInputError, match=r"as a text or as segments, not as both$"):
+            quote("+447400123456", text=text, segments=1)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 1_601, 7, b"hi"])
+def test_a_text_that_is_none_is_refused(text: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"^a text "):
+        quote("+447400123456", text=text)
+
+
+@unhurried
+@given(country=countries, segments=segment_counts)
+def test_twilios_part_of_a_cost_is_said_with_it(country: str, segments: int) -> None:
+    answer = quote(PHONES[country], segments=segments)
+
+    assert answer.twilio_cost_micros is not None
+    assert answer.twilio_cost_micros * 5 == answer.cost_micros
 
 
 @pytest.mark.parametrize("amount_cents", [0, -1, MAX_AMOUNT_CENTS + 1, True, 10.0, "10", b"10"])
@@ -238,6 +298,8 @@ def test_the_us_rate_stands_in_for_a_country_without_a_price(phone: str) -> None
 
     assert answer.country not in SMS_COSTS_BY_COUNTRY
     assert (answer.fallback, answer.rate_micros) == (True, 56_500)
+    # What Twilio takes there is not known.
+    assert answer.twilio_cost_micros is None
 
 
 NO_FORM = "is not a phone number in international form such as +447700900123"
@@ -370,6 +432,63 @@ def refuses(phone: Any, reason: str) -> None:
         assert refusal.value.message == f"{excerpt(phone)} {reason}"
         assert refusal.value.code is Code.INVALID
         assert isinstance(refusal.value, ValueError)
+
+
+RATES = """\
+country_code,country_name,twilio_usd_per_segment,customer_usd_per_segment,effective_from
+US,United States,0.0113,,2020-01-01
+DE,Germany,0.1000,,2020-01-01
+DE,Germany,0.1100,0.60,2026-01-01
+"""
+
+
+@pytest.fixture
+def dated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A rates file in force; answer its name."""
+    path = tmp_path / "rates.csv"
+    path.write_text(RATES)
+    monkeypatch.setenv("TBPAY_RATES_FILE", str(path))
+    return str(path)
+
+
+def day(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.mark.usefixtures("dated")
+def test_everything_is_answered_from_the_rates_in_force() -> None:
+    assert get_sms_cost("de").customer_cost_per_segment_cents == Decimal("60.00")
+    assert get_segments_per_topup("DE") == 16
+    assert calculate_sms_cost_cents("DE", 3) == 180
+    assert quote("+4915123456789").cost_micros == 600_000
+    # What is not in the file has no price, though the built-in table has one.
+    assert get_sms_cost("GB").country_code == "US"
+    assert quote("+447400123456").fallback
+
+
+@pytest.mark.usefixtures("dated")
+def test_a_quote_can_be_asked_for_at_a_time() -> None:
+    before = quote("+4915123456789", segments=2, at=day("2025-12-31"))
+    after = quote("+4915123456789", segments=2, at=day("2026-01-01"))
+
+    assert (before.cost_micros, before.twilio_cost_micros) == (1_000_000, 200_000)
+    assert (after.cost_micros, after.twilio_cost_micros) == (1_200_000, 220_000)
+    assert (before.rate_from, after.rate_from) == (day("2020-01-01"), day("2026-01-01"))
+    assert quote("+447400123456", at=day("2025-12-31")).rate_from == day("2020-01-01")
+
+
+def test_at_a_time_before_all_prices_nothing_is_quoted(dated: str) -> None:
+    with pytest.raises(RefusedError) as refusal:
+        quote("+4915123456789", at=day("2019-12-31"))
+
+    assert refusal.value.message == f"no price is in force at that time in {excerpt(dated)}"
+    assert refusal.value.code is Code.UNPRICED
+
+
+@pytest.mark.parametrize("at", [datetime(2026, 1, 1), "2026-01-01", 0, True])  # noqa: DTZ001
+def test_a_time_that_is_none_is_refused(at: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"^at must be a time with a zone, not "):
+        quote("+447400123456", at=at)
 
 
 def test_importing_prices_loads_neither_phonenumbers_nor_a_database() -> None:

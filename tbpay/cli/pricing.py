@@ -1,70 +1,98 @@
 """``tbpay pricing``."""
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from tbpay.cli.options import argument, command, group, option, show
-from tbpay.cli.output import note
-from tbpay.cli.parsers import parse_segments
-from tbpay.errors import Code, RefusedError
-from tbpay.money import parse_cents
+from tbpay.cli import quoting
+from tbpay.cli.bars import bar
+from tbpay.cli.exits import Exit
+from tbpay.cli.options import At, argument, chosen, command, group, option, show
+from tbpay.cli.output import Format, note, write
+from tbpay.cli.parsers import parse_percent
+from tbpay.models import Page
+from tbpay.money import parse_cents, show_cents
 
 app = group("Prices: what a segment costs in which country.")
-
-Amount = Annotated[
-    int | None,
-    option("--amount", parse_cents, "USD", "Dollars to spend on segments, 10 unless given."),
-]
-
-
-@command(app, "list", "tbpay pricing list", "tbpay pricing list --amount 25 --json")
-def list_(amount: Amount = None) -> None:
-    """List the price of a segment to each country."""
-    from tbpay.sms_pricing import SMS_COSTS_BY_COUNTRY, segments_for
-
-    costs = list(SMS_COSTS_BY_COUNTRY.values())
-    if amount is None:
-        show(costs)
-        return
-    bought = (segments_for(cost.customer_cost_per_segment_cents, amount) for cost in costs)
-    show(
-        [
-            asdict(cost) | {"amount_cents": amount, "segments_for_amount": segments}
-            for cost, segments in zip(costs, bought, strict=True)
-        ]
-    )
 
 
 @command(
     app,
+    "list",
+    "tbpay pricing list",
+    "tbpay pricing list --amount 25 --json",
+    "tbpay pricing list --at 2026-12-31",
+)
+def list_(
+    amount: Annotated[
+        int | None,
+        option("--amount", parse_cents, "USD", "Dollars to spend on segments, 10 unless given."),
+    ] = None,
+    at: At = None,
+) -> None:
+    """List what a segment costs in each country, and how many of them an amount buys."""
+    from tbpay import rates
+    from tbpay.rates.listing import ListedPrice, price_list
+
+    table = rates.current()
+    prices = price_list(table, amount_cents=amount, at=at)
+    most = max((price.segments_for_amount for price in prices), default=0)
+
+    def people(price: ListedPrice) -> dict[str, Any]:
+        bought = price.segments_for_amount
+        return {
+            "country_code": price.country_code,
+            "country_name": price.country_name,
+            "twilio_cents": price.twilio_cost_per_segment_cents,
+            "price_cents": price.customer_cost_per_segment_cents,
+            "margin_percent": price.margin_percent,
+            f"segments_for_{show_cents(price.amount_cents)}_USD": bought,
+            "": bar(bought, most),
+        }
+
+    show(Page(prices, None), kind=ListedPrice, people=people)
+    note(f"rates: {table.source}, sha256 {table.digest}")
+
+
+@command(
+    app,
+    "check",
+    "tbpay pricing check rates.csv",
+    "tbpay pricing check rates.csv --min-margin 75 --json",
+)
+def check_(
+    file: Annotated[str, argument(str, "FILE", "A rates file, - for stdin.")],
+    min_margin: Annotated[
+        int | None,
+        option("--min-margin", parse_percent, "P", "Per cent of a price that must be earned."),
+    ] = None,
+) -> None:
+    """Check a rates file: what is wrong in it, and which prices it would change; 8 where wrong."""
+    from tbpay.rates.checking import check
+    from tbpay.rates.reading import Finding
+
+    checked = check(file, min_margin_percent=min_margin)
+    if chosen().format is Format.JSON:
+        show(checked)
+    elif chosen().format is Format.TABLE:
+        several = {"findings": len(checked.findings), "changes": len(checked.changes)}
+        show(vars(checked) | several)
+        for each in filter(None, (checked.findings, checked.changes)):
+            write("\n")
+            show(each)
+    else:
+        show(checked.findings, kind=Finding)
+    if checked.compared_with is None:
+        note("the rates in force cannot be read, so that nothing is compared with them")
+    if checked.findings:
+        raise typer.Exit(Exit.DIFFERENCES)
+
+
+command(
+    app,
     "quote",
     "tbpay pricing quote +447700900123",
     "tbpay pricing quote +14155550123 --segments 3 --amount 25",
-)
-def quote(
-    number: Annotated[str, argument(str, "NUMBER", "A phone number: + and digits.")],
-    segments: Annotated[
-        int | None,
-        option("--segments", parse_segments, "N", "How many the message has, 1 unless given."),
-    ] = None,
-    amount: Amount = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse a country without a price of its own.")
-    ] = False,
-) -> None:
-    """Quote what a message to a number costs, and how many segments an amount buys."""
-    from tbpay import sms_pricing
-
-    quoted = sms_pricing.quote(number, segments=segments or 1, amount_cents=amount)
-    if quoted.fallback and strict:
-        raise RefusedError(f"no price for {quoted.country}", code=Code.UNPRICED)
-    if quoted.fallback:
-        note(f"no price for {quoted.country}: the rate of US stands in")
-    show(quoted, people=_for_people)
-
-
-def _for_people(quoted: Any) -> dict[str, object]:
-    """Leave out the micros, which say the same as the cents to programs that count in integers."""
-    return {name: value for name, value in asdict(quoted).items() if not name.endswith("_micros")}
+    "tbpay pricing quote +447700900123 --text 'Your code is 1234'",
+    "tbpay pricing quote --file numbers.csv --account 7",
+)(quoting.quote)
