@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tbpay.cli.change import change, confirm, preview, settled_key
+from tbpay.cli.exits import UsageError
 from tbpay.cli.options import (
     AccountName,
     Amount,
@@ -17,12 +18,13 @@ from tbpay.cli.options import (
     chosen,
     command,
     group,
+    option,
     show,
 )
 from tbpay.cli.output import note
-from tbpay.cli.parsers import AccountRef, parse_account
-from tbpay.models import AccountBalance, Transaction
-from tbpay.money import show_cents
+from tbpay.cli.parsers import AccountRef, parse_account, parse_country, parse_phone, parse_segments
+from tbpay.models import AccountBalance, Page, Transaction
+from tbpay.money import MICROS_PER_CENT, show_cents
 
 app = group("Balances: what accounts can spend, and the lines that say why.")
 
@@ -34,20 +36,68 @@ def show_(
         argument(parse_account, "ACCOUNT...", "Ids or email addresses; all unless given."),
     ] = None,
     below: Below = None,
+    country: Annotated[
+        str | None,
+        option(
+            "--country", parse_country, "CC", "Say how many segments to there it still buys: GB."
+        ),
+    ] = None,
 ) -> None:
-    """Show the balance of accounts, or of every account."""
+    """Show the balance of accounts, or of every account, to the micro."""
     from tbpay.database import snapshot
     from tbpay.stores import balance_store
 
     with snapshot():
         numbers = None if not accounts else [account.find() for account in accounts]
         found = balance_store.find(account_ids=numbers, below_cents=below, **chosen().paging)
+    buys = _nothing_more if country is None else _segments_to(country)
     one = numbers is not None and len(numbers) == 1 and below is None
+    shown = Page([asdict(balance) | buys(balance) for balance in found.items], found.next)
     show(
-        found.items[0] if one else found,
-        columns=("account_id", "balance_cents", "updated_at"),
+        shown.items[0] if one else shown,
+        columns=(
+            "account_id",
+            "balance_micros",
+            *(("segments_left",) if country is not None else ()),
+            "updated_at",
+        ),
         kind=AccountBalance,
+        people=_exactly,
     )
+
+
+def _nothing_more(_balance: AccountBalance) -> dict[str, object]:
+    return {}
+
+
+def _segments_to(country: str) -> Callable[[AccountBalance], dict[str, object]]:
+    """Answer how to tell what a balance still buys of segments to a country."""
+    from tbpay.sms_pricing import rate_of
+
+    rate = rate_of(country)
+    if rate.country_code != country:
+        note(f"no price for {country}: the rate of {rate.country_code} stands in")
+
+    def segments(balance: AccountBalance) -> dict[str, object]:
+        has_micros = balance.balance_cents * MICROS_PER_CENT + balance.subcent_micros
+        return {
+            "country_code": country,
+            "rate_micros": rate.rate_micros,
+            "segments_left": max(has_micros, 0) // rate.rate_micros,
+        }
+
+    return segments
+
+
+def _exactly(fields: dict[str, Any]) -> dict[str, object]:
+    """Put what a balance has in whole cents and micros into one amount, for people."""
+    shown: dict[str, object] = {}
+    for name, value in fields.items():
+        if name == "balance_cents":
+            shown["balance_micros"] = value * MICROS_PER_CENT + fields["subcent_micros"]
+        elif name != "subcent_micros":
+            shown[name] = value
+    return shown
 
 
 @command(app, "credit", 'tbpay balance credit 7 --amount 10.50 --reason "goodwill"', changes=True)
@@ -112,6 +162,50 @@ def debit(
 
 
 @command(
+    app,
+    "charge",
+    'tbpay balance charge 7 +447700900123 --text "Your code is 1234"',
+    "tbpay balance charge ann@example.com +14155550123 --segments 3 --json",
+    changes=True,
+)
+def charge(
+    account: AccountName,
+    number: Annotated[
+        str,
+        argument(
+            parse_phone, "NUMBER", "A phone number: + and digits; spaces, - . ( ) do no harm."
+        ),
+    ],
+    text: Annotated[
+        str | None, option("--text", str, "T", "The message, whose segments are counted.")
+    ] = None,
+    segments: Annotated[
+        int | None,
+        option("--segments", parse_segments, "N", "How many the message has, 1 unless given."),
+    ] = None,
+    fallback: Annotated[
+        bool,
+        typer.Option("--fallback", help="Charge a country without a price at the US rate."),
+    ] = False,
+    key: Key = None,
+) -> None:
+    """Charge exactly what a message to a number costs."""
+    from tbpay.stores import balance_store
+
+    if text is not None and segments is not None:
+        raise UsageError("--text and --segments exclude each other")
+    account_id = account.find()
+    key = settled_key(key)
+
+    def charge_sms() -> Transaction:
+        return balance_store.charge_sms(
+            account_id, number, segments=segments, text=text, fallback=fallback, key=key
+        )
+
+    _show(_change("charge", account_id, charge_sms, None, key))
+
+
+@command(
     app, "history", "tbpay balance history 7", "tbpay balance history 7 --all -o csv", lists=True
 )
 def history(account: AccountName) -> None:
@@ -135,51 +229,81 @@ def history(account: AccountName) -> None:
 
 @dataclass(frozen=True)
 class _Moved:
-    """A line by hand, and what its account has now: of a replay that is not what the line left."""
+    """A line, and what its account has now: of a replay that is not what the line left."""
 
     line: Transaction
-    balance_cents: int
+    balance: AccountBalance
 
     @property
     def replayed(self) -> bool:
         return self.line.replayed
 
 
+_OPPOSITES = {"credit": "debit", "debit": "credit"}
+
+
 def _change(
-    verb: str, account_id: int, work: Callable[[], Transaction], reason: str, key: str | None
+    verb: str,
+    account_id: int,
+    work: Callable[[], Transaction],
+    reason: str | None,
+    key: str | None,
 ) -> _Moved:
     from tbpay.stores import balance_store
 
-    opposite = {"credit": "debit", "debit": "credit"}[verb]
     return change(
         f"balance {verb}",
         f"account {account_id}",
-        lambda: _Moved(work(), balance_store.get_balance(account_id)),
+        lambda: _Moved(work(), balance_store.get_or_create(account_id)),
         key=key,
         reason=reason,
         detail=_detail,
-        undo=lambda moved: _opposite(opposite, moved.line),
+        undo=lambda moved: _opposite(verb, moved.line),
     )
 
 
 def _show(moved: _Moved) -> None:
     """Show a line together with the balance that there is."""
-    fields = asdict(moved.line)
-    replayed = fields.pop("replayed")
-    balance = {"balance_cents": moved.balance_cents}
-    # Of a new line people read the balance on the line itself.
+    line = asdict(moved.line)
+    replayed = line.pop("replayed")
+    balance = {
+        "balance_cents": moved.balance.balance_cents,
+        "subcent_micros": moved.balance.subcent_micros,
+    }
     show(
-        fields | balance | {"replayed": replayed},
-        people=lambda _: fields | balance if replayed else fields,
+        line | balance | {"replayed": replayed},
+        people=lambda _: _of_line(line) | _of_balance(moved),
     )
 
 
+def _of_line(line: dict[str, Any]) -> dict[str, object]:
+    """Word a line for people: what was sold stands among the rest."""
+    sold = line.pop("sms_charge")
+    if sold is None:
+        return line
+    told = ("country_code", "segments", "rate_micros", "cost_micros", "twilio_cost_micros")
+    return line | {name: sold[name] for name in told}
+
+
+def _of_balance(moved: _Moved) -> dict[str, object]:
+    """Word the balance where the line does not say it: its fraction, or of a replay all of it."""
+    exact = _exactly(asdict(moved.balance))
+    has_fraction = moved.balance.subcent_micros > 0
+    return {"balance_micros": exact["balance_micros"]} if moved.replayed or has_fraction else {}
+
+
 def _detail(moved: _Moved) -> dict[str, Any]:
-    return {"transaction_id": moved.line.id, "amount_cents": moved.line.amount_cents}
+    detail = {"transaction_id": moved.line.id, "amount_cents": moved.line.amount_cents}
+    if (sold := moved.line.sms_charge) is not None:
+        detail["cost_micros"] = sold.cost_micros
+    return detail
 
 
-def _opposite(verb: str, line: Transaction) -> str:
+def _opposite(verb: str, line: Transaction) -> str | None:
+    """Word the command that takes a line back, where there is one."""
+    if verb not in _OPPOSITES:
+        return None
     return (
-        f"balance {verb} {line.account_id} --amount {show_cents(line.amount_cents)}"
+        f"balance {_OPPOSITES[verb]} {line.account_id} --amount {show_cents(line.amount_cents)}"
         f' --reason "takes back line {line.id}"'
     )

@@ -19,6 +19,7 @@ from tbpay.cli.output import Format
 from tbpay.cli.parsers import (
     AccountRef,
     parse_account,
+    parse_at,
     parse_bound,
     parse_database,
     parse_format,
@@ -303,6 +304,10 @@ AccountName = Annotated[
     AccountRef, argument(parse_account, "ACCOUNT", "The account's id, or its email address.")
 ]
 Amount = Annotated[int, option("--amount", money.parse_cents, "USD", "Dollars: 10 or 10.50.")]
+At = Annotated[
+    datetime | None,
+    option("--at", parse_at, "T", "As of this time, now unless given; a date is that day's end."),
+]
 Below = Annotated[
     int | None, option("--below", parse_bound, "USD", "Only balances lower than this.")
 ]

@@ -56,6 +56,13 @@ def parse_segments(given: str) -> int:
     return models.whole(_digits(given), "a number of segments", 1, MAX_SEGMENTS)
 
 
+def parse_country(given: str) -> str:
+    """Read a country by its code of two letters, in any case."""
+    if not re.fullmatch("[A-Za-z]{2}", given):
+        raise InvalidInputError(f"{excerpt(given)} is not a country code of two letters such as GB")
+    return given.upper()
+
+
 def parse_percent(given: str) -> int:
     """Read whole per cent, 1 to 100."""
     return models.whole(_digits(given), "a percentage", 1, models.MAX_PERCENT)
@@ -89,6 +96,24 @@ def parse_since(given: str) -> datetime:
 def parse_until(given: str) -> datetime:
     """Read the time before which an interval ends; a bare date is the end of that day."""
     return _parse_time(given, day=timedelta(days=1))
+
+
+def parse_at(given: str) -> datetime:
+    """Read the time at which something is looked at; a bare date is the last moment of that day."""
+    return _parse_time(given, day=timedelta(days=1, microseconds=-1))
+
+
+def parse_phone(given: str) -> str:
+    """Read a phone number in international form; spaces, dashes, dots, parentheses may stand in it.
+
+    Whose it is, and whether it is anybody's, is found out by whoever needs its country.
+    """
+    phone = models.bare_phone(given)
+    if not re.fullmatch(models.E164_PATTERN, phone):
+        raise InvalidInputError(
+            f"{excerpt(given)} is not a phone number in international form such as +447700900123"
+        )
+    return phone
 
 
 def parse_database(given: str) -> str:

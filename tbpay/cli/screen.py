@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tbpay.cli.output import exact_text, safe
 from tbpay.models import time_text
-from tbpay.money import show_cents
+from tbpay.money import show_cents, show_micros
 
 
 def lines(names: Sequence[str], record: Mapping[str, object]) -> str:
@@ -37,7 +37,7 @@ def _for_people(name: str, value: object) -> tuple[str, str, str]:
         case "cents", int(amount_cents):
             label, text, unit = stem, show_cents(amount_cents), "USD"
         case "micros", int(amount_micros):
-            label, text, unit = stem, f"{Decimal(amount_micros).scaleb(-6):f}", "USD"
+            label, text, unit = stem, show_micros(amount_micros), "USD"
         case "cents" | "micros", Decimal():
             label, text, unit = stem, f"{value:f}", suffix
         case _, datetime() as moment:
@@ -85,7 +85,10 @@ def _column(name: str, values: Sequence[object]) -> _Column:
     known = [value for value in values if value is not None]
     label, _, unit = _for_people(name, next(iter(known), None))
     header = f"{label} {unit}".rstrip()
-    texts = [header, *(_for_people(name, value)[1] for value in values)]
+    texts = [_for_people(name, value)[1] for value in values]
+    if name.endswith("_micros"):
+        texts = _as_finely(texts)
+    texts.insert(0, header)
     width = max(map(cell_len, texts))
     if name in _FOLDING:
         least_width = min(width, _FOLDED_WIDTH)
@@ -94,6 +97,14 @@ def _column(name: str, values: Sequence[object]) -> _Column:
     # An id is a name and not a quantity: it begins where the line begins.
     right = name.rpartition("_")[2] != "id" and {type(value) for value in known} <= {int, Decimal}
     return _Column(texts, name in _FOLDING, right and bool(known), width, least_width)
+
+
+def _as_finely(texts: Sequence[str]) -> list[str]:
+    """Give all amounts of a column as many decimals as the finest of them."""
+    most = max(len(text.partition(".")[2]) for text in texts)
+    return [
+        text + "0" * (most - len(text.partition(".")[2])) if "." in text else text for text in texts
+    ]
 
 
 def _unfitted(columns: Sequence[_Column]) -> str:

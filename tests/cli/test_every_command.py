@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import typer
 from command_line import Answer, tbpay
-from conftest import commands
+from conftest import ROOT, commands
 from databases import Database
 from probes import dump, rows, run
 
@@ -28,6 +28,7 @@ WORKS = {
     "account list": "",
     "account show": "1",
     "audit list": "",
+    "balance charge": "1 +447700900123 --segments 2 --key charge-of-1",
     "balance credit": "1 --amount 10.50 --reason goodwill --key credit-of-1",
     "balance debit": "1 --amount 10.50 --reason 'paid out' --key debit-of-1",
     "balance history": "1",
@@ -50,6 +51,7 @@ WORKS = {
     "order list": "",
     "order refund": "1 --amount 5 --reason complaint --yes --key refund-of-1",
     "order show": "2",
+    "pricing check": str(ROOT / "tests/rates.csv"),
     "pricing list": "",
     "pricing quote": "+447700900123",
 }
@@ -360,7 +362,8 @@ def test_a_key_used_for_something_else_is_a_conflict(name: str, shop: Database) 
     tbpay(f"{name} {WORKS[name]}")
     before = dump(shop)
 
-    answer = tbpay(f"{name} {WORKS[name].replace('--amount ', '--amount 1')} --json")
+    other = WORKS[name].replace("--amount ", "--amount 1").replace("--segments ", "--segments 1")
+    answer = tbpay(f"{name} {other} --json")
 
     assert_is_error(answer, 5)
     assert answer.error["code"] == Code.KEY_REUSED

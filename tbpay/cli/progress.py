@@ -1,0 +1,67 @@
+"""A bar on stderr that tells how far a long read is, where somebody sits and waits."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from tbpay.cli.bars import BAR_WIDTH, bar
+
+# What is done sooner needs no bar.
+SILENT_SECONDS = 1
+_BETWEEN_SECONDS = 0.1
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Offer a function that is told how many of ``what`` are done, and of how many, where known.
+
+    On a terminal it draws a bar after the first second, which is gone at the end; off a terminal
+    there is none, and nobody is to be told.
+    """
+    # sys.stderr is None when its descriptor was closed before Python began.
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    began = time.monotonic()
+    due, width = began + SILENT_SECONDS, 0
+
+    def tell(done: int, total: int | None) -> None:
+        nonlocal due, width
+        now = time.monotonic()
+        if now < due:
+            return
+        due = now + _BETWEEN_SECONDS
+        # A line as wide as the screen would begin a new one.
+        line = _line(what, done, total, now - began)[: _screen_width() - 1]
+        # Before it is there: a Ctrl-C may come while it is written.
+        width = max(width, len(line))
+        _rewrite(line.ljust(width))
+
+    try:
+        yield tell
+    finally:
+        if width:
+            _rewrite(" " * width)
+
+
+def _line(what: str, done: int, total: int | None, seconds: float) -> str:
+    if total is None:
+        return f"{done:,} {what}"
+    left = int(seconds * (total - done) / done)
+    return (
+        f"[{bar(done, total):{BAR_WIDTH}}] {100 * done // total:3} %"
+        f"  {done:,} {what}, {left // 60}:{left % 60:02} left"
+    )
+
+
+def _screen_width() -> int:
+    # A terminal that nobody has sized says 0.
+    return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+
+
+def _rewrite(line: str) -> None:
+    with suppress(OSError):
+        sys.stderr.write(f"\r{line}\r")
+        sys.stderr.flush()

@@ -1,0 +1,287 @@
+"""``tbpay pricing quote``: what a message costs to a number, to several, or to all of a file."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tbpay.cli.exits import UsageError
+from tbpay.cli.options import At, argument, chosen, option, show
+from tbpay.cli.output import Format, note, write
+from tbpay.cli.parsers import AccountRef, parse_account, parse_phone, parse_segments
+from tbpay.errors import Code, RefusedError, excerpt
+from tbpay.money import MICROS_PER_CENT, parse_cents, show_micros
+
+if TYPE_CHECKING:
+    from tbpay.campaigns import Campaign, Cover
+    from tbpay.segments import Culprit
+    from tbpay.sms_pricing import Quote
+
+# On a screen there is room for so many; JSON has them all.
+SHOWN_CULPRITS = 10
+SHOWN_POSITIONS = 5
+SHOWN_REFUSED = 20
+
+
+def quote(
+    numbers: Annotated[
+        list[str] | None,
+        argument(
+            parse_phone, "NUMBER...", "Phone numbers: + and digits; spaces, - . ( ) do no harm."
+        ),
+    ] = None,
+    segments: Annotated[
+        int | None,
+        option("--segments", parse_segments, "N", "How many the message has, 1 unless given."),
+    ] = None,
+    text: Annotated[
+        str | None, option("--text", str, "T", "The message, whose segments are counted.")
+    ] = None,
+    text_file: Annotated[
+        str | None, option("--text-file", str, "F", "A file with the message, - for stdin.")
+    ] = None,
+    file: Annotated[
+        str | None,
+        option(
+            "--file",
+            str,
+            "F",
+            "Numbers, one a line, or CSV with a column number and perhaps text; - for stdin.",
+        ),
+    ] = None,
+    amount: Annotated[
+        int | None,
+        option("--amount", parse_cents, "USD", "Dollars to spend on segments, 10 unless given."),
+    ] = None,
+    account: Annotated[
+        AccountRef | None,
+        option("--account", parse_account, "A", "Say whether this account's balance carries it."),
+    ] = None,
+    at: At = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a country without a price of its own.")
+    ] = False,
+) -> None:
+    """Quote what a message costs: to a number, to several, or to all of a file, a campaign.
+
+    A text's segments are counted as Twilio bills them; a toll-free sender of the US and Canada has
+    a little less room in each.
+    """
+    _require_one_message(segments, text, text_file)
+    if (file is None) == (not numbers):
+        raise UsageError("give NUMBER or --file, one of the two")
+    if file is not None and amount is not None:
+        raise UsageError("--amount is for NUMBER, and --file was given")
+    if file == text_file == "-":
+        raise UsageError("--file and --text-file cannot both be read from stdin")
+    if account is not None and numbers and len(numbers) > 1:
+        raise UsageError("--account is for one NUMBER or --file, and several NUMBER were given")
+    account_id = None if account is None else account.find()
+    if text_file is not None:
+        from tbpay import files
+
+        with files.opened(text_file) as opened:
+            text = opened.text()
+    if file is not None:
+        _quote_campaign(file, segments, text, account_id, at, strict=strict)
+    else:
+        _quote_numbers(numbers or [], segments, text, amount, account_id, at, strict=strict)
+
+
+def _require_one_message(segments: int | None, text: str | None, text_file: str | None) -> None:
+    flags = {"--segments": segments, "--text": text, "--text-file": text_file}
+    given = [name for name, value in flags.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other")
+
+
+# --- numbers ---
+
+
+def _quote_numbers(
+    numbers: Sequence[str],
+    segments: int | None,
+    text: str | None,
+    amount_cents: int | None,
+    account_id: int | None,
+    at: datetime | None,
+    *,
+    strict: bool,
+) -> None:
+    from tbpay import sms_pricing
+
+    quoted = [
+        sms_pricing.quote(number, segments=segments, text=text, amount_cents=amount_cents, at=at)
+        for number in numbers
+    ]
+    unpriced = dict.fromkeys(one.country for one in quoted if one.fallback)
+    if strict:
+        _refuse_unpriced(list(unpriced))
+    for country in unpriced:
+        note(f"no price for {country}: the rate of US stands in")
+    if len(quoted) > 1:
+        show(
+            quoted,
+            columns=(
+                "phone",
+                "country",
+                "assumed",
+                "fallback",
+                "segments",
+                "rate_cents",
+                "cost_cents",
+                "segments_for_amount",
+            ),
+        )
+        return
+    [one] = quoted
+    cover = _cover(account_id, one.cost_micros)
+    show(
+        asdict(one) | (asdict(cover) if cover is not None else {}),
+        people=lambda _: _lines_of(one) | _lines_of_cover(cover),
+    )
+
+
+def _lines_of(quoted: "Quote") -> dict[str, object]:
+    """Answer a quote as people read it: what says the same twice is said once."""
+    fields = {name: value for name, value in asdict(quoted).items() if value is not None}
+    del fields["culprits"]
+    # In cents they are there too, but for Twilio's, which is no business of whoever asks.
+    known = {name: value for name, value in fields.items() if not name.endswith("_micros")}
+    return known | _lines_of_culprits(quoted.culprits)
+
+
+def _lines_of_culprits(culprits: "Sequence[Culprit]") -> dict[str, object]:
+    """Answer a line for each character that forced UCS-2: where it is, what to write instead."""
+    places: dict[tuple[str, str | None], list[str]] = {}
+    for culprit in culprits:
+        places.setdefault((culprit.character, culprit.replacement), []).append(
+            str(culprit.position)
+        )
+    lines: dict[str, object] = {}
+    for number, ((character, replacement), found) in enumerate(places.items(), 1):
+        if number > SHOWN_CULPRITS:
+            lines["more_culprits"] = len(places) - SHOWN_CULPRITS
+            break
+        more = len(found) - SHOWN_POSITIONS
+        where = ", ".join(found[:SHOWN_POSITIONS]) + (f" and {more:,} more" if more > 0 else "")
+        match replacement:
+            case None:
+                instead = "GSM-7 has nothing like it"
+            case "":
+                instead = "leave it out"
+            case _:
+                instead = f"write {excerpt(replacement)}"
+        name = " ".join(f"U+{ord(each):04X}" for each in character)
+        lines[f"culprit_{number}"] = f"{excerpt(character)} {name} at {where}: {instead}"
+    return lines
+
+
+# --- a campaign ---
+
+
+def _quote_campaign(
+    file: str,
+    segments: int | None,
+    text: str | None,
+    account_id: int | None,
+    at: datetime | None,
+    *,
+    strict: bool,
+) -> None:
+    from tbpay import campaigns
+    from tbpay.cli.progress import progress
+
+    with progress("numbers") as tell:
+        campaign = campaigns.estimate(file, segments=segments, text=text, at=at, on_progress=tell)
+    if strict:
+        _refuse_unpriced([it.country_code for it in campaign.unpriced])
+    cover = _cover(account_id, campaign.cost_micros)
+    match chosen().format:
+        case Format.JSON:
+            show(vars(campaign) | (asdict(cover) if cover is not None else {}))
+        case Format.TABLE:
+            _show_campaign(campaign, cover)
+        case _:
+            show(campaign.countries, kind=campaigns.CountryShare)
+            _note_what_rows_leave_out(campaign, cover)
+
+
+def _show_campaign(campaign: "Campaign", cover: "Cover | None") -> None:
+    from tbpay.cli.bars import bar
+
+    if campaign.countries:
+        show(
+            [
+                vars(share) | {"": bar(share.cost_micros, campaign.cost_micros)}
+                for share in campaign.countries
+            ],
+            columns=(
+                "country_code",
+                "country_name",
+                "recipients",
+                "segments",
+                "cost_micros",
+                "share_percent",
+                "",
+            ),
+        )
+        write("\n")
+    totals: dict[str, object] = {
+        "recipients": campaign.recipients,
+        "segments": campaign.segments,
+        "cost_micros": campaign.cost_micros,
+        "refused_lines": campaign.refused_lines,
+    }
+    show(totals | _lines_of_cover(cover))
+    if campaign.unpriced:
+        write("\nwithout a price, and not in the total:\n")
+        show(campaign.unpriced, columns=("country_code", "recipients", "segments"))
+    if campaign.refused:
+        write("\nrefused:\n")
+        show(campaign.refused[:SHOWN_REFUSED])
+    if campaign.refused_lines > SHOWN_REFUSED:
+        note(f"{campaign.refused_lines - SHOWN_REFUSED:,} more lines are refused; see --json")
+
+
+def _note_what_rows_leave_out(campaign: "Campaign", cover: "Cover | None") -> None:
+    for country in campaign.unpriced:
+        note(f"no price for {country.country_code}: {country.recipients:,} recipients left out")
+    if campaign.refused:
+        first = campaign.refused[0]
+        note(
+            f"{campaign.refused_lines:,} lines are refused, the first is line"
+            f" {first.line:,}: {first.reason}"
+        )
+    if cover is not None and not cover.carried:
+        missing = show_micros(cover.missing_micros)
+        note(f"the balance of account {cover.account_id} lacks {missing} USD")
+
+
+# --- both ---
+
+
+def _refuse_unpriced(countries: Sequence[str]) -> None:
+    if countries:
+        raise RefusedError(f"no price for {', '.join(countries)}", code=Code.UNPRICED)
+
+
+def _cover(account_id: int | None, cost_micros: int) -> "Cover | None":
+    if account_id is None:
+        return None
+    from tbpay.campaigns import cover
+
+    return cover(account_id, cost_micros)
+
+
+def _lines_of_cover(cover: "Cover | None") -> dict[str, object]:
+    if cover is None:
+        return {}
+    return {
+        "account_id": cover.account_id,
+        "balance_micros": cover.balance_cents * MICROS_PER_CENT + cover.subcent_micros,
+        "carried": cover.carried,
+        "missing_micros": cover.missing_micros,
+    }
