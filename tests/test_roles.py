@@ -66,6 +66,8 @@ def cast() -> Iterator[Cast]:
     database.configure(cast.url(WORKER))
     stock()
     order_store.refund(1, amount_cents=500)
+    balance_store.add_credits(2, 100, "a gift")
+    balance_store.charge_sms(2, "+12015550123")
     database.reset()
     yield cast
     made.run(*(f"DROP OWNED BY {role}" for role in (OWNER, WORKER, TRUSTED)))
@@ -138,6 +140,8 @@ CALLS: dict[str, Callable[[], object]] = {
     "BalanceStore.record_transaction": lambda: balance_store.record_transaction(
         3, "debit", 100, "sms"
     ),
+    "BalanceStore.charge_sms": lambda: balance_store.charge_sms(3, "+12015550123", key="message-1"),
+    "BalanceStore.credit_back": lambda: balance_store.credit_back(_charge()),
     "BalanceStore.history": lambda: balance_store.history(3),
     "BalanceStore.find": lambda: balance_store.find(account_ids=[3]),
     "DiscountCodeStore.find": lambda: discount_code_store.find(),
@@ -145,6 +149,10 @@ CALLS: dict[str, Callable[[], object]] = {
     "AuditStore.record": lambda: audit_store.record("order complete", "order 5", reason="paid"),
     "AuditStore.find": lambda: audit_store.find(subject="order 5"),
 }
+
+
+def _charge() -> int:
+    return balance_store.charge_sms(3, "+12015550123", key="message-1").id
 
 
 # What nobody may do, whose rows these are not
@@ -215,6 +223,20 @@ ATTACKS = {
     "a forged line without its balance": Attack((forged(100, 1600, 4),)),
     "a gap": Attack((moved(1600, 5), forged(100, 1600, 5))),
     "a forged amount": Attack((moved(99_999, 4), forged(1, 99_999, 4))),
+    "a fraction alone": Attack(
+        ("UPDATE public.account_balances SET subcent_micros = 9999 WHERE account_id = 2",)
+    ),
+    "a cheaper charge": Attack(
+        ("UPDATE public.sms_charges SET rate_micros = 1, cost_micros = 1 WHERE id = 1",)
+    ),
+    "a deleted charge": Attack(("DELETE FROM public.sms_charges",)),
+    "a charge of a line that charged nothing": Attack(
+        (
+            "INSERT INTO public.sms_charges (transaction_id, account_id, phone, country_code,"
+            " segments, rate_micros, cost_micros, subcent_after_micros)"
+            " VALUES (2, 1, '+1…23', 'US', 1, 5000000, 5000000, 0)",
+        )
+    ),
     "a guard switched off": Attack(
         ("ALTER TABLE public.transactions DISABLE TRIGGER ALL",), is_of_the_owner=True
     ),
@@ -241,7 +263,8 @@ DECEPTION = (
     "CREATE TEMPORARY TABLE discount_codes (LIKE public.discount_codes)",
     "CREATE TEMPORARY TABLE discount_redemptions (LIKE public.discount_redemptions)",
     "INSERT INTO pg_temp.account_balances (id, account_id, balance_cents, updated_at,"
-    " account_version) SELECT number, 1, cents, '', version FROM (VALUES (1, 99999, 4),"
+    " account_version, subcent_micros)"
+    " SELECT number, 1, cents, '', version, 0 FROM (VALUES (1, 99999, 4),"
     " (2, 1600, 4), (3, 1600, 5), (4, 99999, 3), (5, 1500, 2)) AS forged (number, cents, version)",
     "INSERT INTO pg_temp.transactions (id, account_id, transaction_type, amount_cents,"
     " balance_after_cents, description, created_at, account_version)"
