@@ -121,7 +121,7 @@ class Purse:
     """A balance in exact dollars, and the charges of it: each line with what it cost."""
 
     account: int
-    dollars: Fraction = Fraction(0)
+    dollars: Fraction
     sold: list[tuple[int, Fraction]] = field(default_factory=list)
     given: dict[int, Transaction] = field(default_factory=dict)
 
@@ -196,7 +196,7 @@ def test_whatever_is_mixed_a_balance_is_exact_to_the_micro(db: Database, is_long
     @settings(max_examples=examples, deadline=None)
     @given(mix=mixes, in_one_unit=st.booleans())
     def is_exact(mix: list[tuple[int, Any]], in_one_unit: bool) -> None:
-        purses = [Purse(account_store.create().id) for _ in range(2)]
+        purses = [Purse(topped_up(dollars), Fraction(dollars)) for dollars in (1, 9)]
         if in_one_unit:
             with unit_of_work():
                 take_steps(purses, mix)
