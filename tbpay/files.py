@@ -25,6 +25,8 @@ MAX_LINE = 65_536
 # No file system in use counts its times in more than that.
 _CLOCK_NS = 1_000_000_000
 _PIECE_BYTES = 1 << 20
+# A name that is longer is shown in part.
+_MAX_NAME = 200
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _LONE_CR = re.compile(r"\r(?!\n)")
@@ -38,7 +40,7 @@ def opened(name: str, *, on_bytes: Callable[[bytes], object] | None = None) -> I
     opened or read, InvalidInputError, which names file and line, for what is no text in UTF-8. A
     mark of the byte order at the beginning is left out.
     """
-    shown = "stdin" if name == STDIN else excerpt(name)
+    shown = "stdin" if name == STDIN else excerpt(name, _MAX_NAME)
     with _translated(shown):
         stream = _open(name)
     # Stdin belongs to whoever started us.
@@ -52,7 +54,7 @@ def version(name: str) -> tuple[int, ...] | None:
     None for a file of the last second, which can be written once more before its clock goes on.
     Raises UnavailableError for what is not there, InvalidInputError for no name of a file.
     """
-    with _translated(excerpt(name)):
+    with _translated(excerpt(name, _MAX_NAME)):
         found = _path(name).stat()
     if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < _CLOCK_NS:
         return None

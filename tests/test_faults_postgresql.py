@@ -203,7 +203,7 @@ def test_a_server_that_is_killed_half_way_has_kept_nothing(
         writer.execute("SELECT pg_sleep(30)")
     server._close()
 
-    reason = "consuming input failed: server closed the connection unexpectedly"
+    reason = "server closed the connection unexpectedly"
     refused = End(waiting.returncode, out, err)
     check_refused(refused, Exit.UNAVAILABLE, f"{named(url)} cannot be reached: {reason}")
     wait_until(lambda: command(SHOW).code == Exit.DONE)

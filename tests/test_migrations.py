@@ -51,9 +51,14 @@ HISTORY = [
     Revision("0004", "guards of the ledger, versions of its lines, idempotency keys"),
     Revision("0005", "redemptions of discount codes, their window and limits"),
     Revision("0006", "refunds of orders"),
+    Revision(
+        "0007",
+        "exact charging: fractions of a cent, and what was sold beside each line that charged"
+        " an SMS",
+    ),
 ]
 # With how many tables each of them begins.
-NEW_TABLES = [1, 4, 1, 0, 1, 1]
+NEW_TABLES = [1, 4, 1, 0, 1, 1, 1]
 NOW = "2026-11-23T08:13:00.000000Z"
 MORE_ROWS = """
     WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 500)
@@ -547,7 +552,9 @@ def test_after_every_migration_up_and_down_the_guards_are_those_of_the_revision(
 
     assert set(at_head) == set(GUARDS[there.dialect])
     assert up == down
-    assert up.items() <= at_head.items()
+    # What looks at a balance when a unit commits has learned of fractions since.
+    learned = {"account_balances_follow"} if there.dialect == "postgresql" else set()
+    assert {name for name, text in up.items() if at_head.get(name) != text} <= learned
     assert bool(up) == (revision >= "0004")
 
 
@@ -1011,6 +1018,8 @@ def _fill(there: Database, revision: str) -> None:
         order, balance, line = order + ", NULL, NULL", balance + ", 1", line + ", 1, NULL, NULL"
     if revision >= "0005":
         code += ", NULL, NULL, NULL, NULL"
+    if revision >= "0007":
+        balance += ", 0"
     rows_of = {
         "discount_codes": ("0002", f"{code})"),
         "orders": ("0002", f"{order})"),

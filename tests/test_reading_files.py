@@ -313,7 +313,7 @@ def test_what_is_no_plain_text_is_refused_with_its_line(
     with pytest.raises(InvalidInputError) as refusal:
         read(name)
 
-    assert refusal.value.message == f"{excerpt(name)}, line {line}: {what}"
+    assert refusal.value.message == f"{excerpt(name, 200)}, line {line}: {what}"
 
 
 @pytest.mark.parametrize("fault", [b"\xff", b"\0", b"\r", b"x" * MAX_LINE])
@@ -357,7 +357,7 @@ def test_csv_that_is_none_is_refused_with_the_line_in_which_the_record_begins(
     with pytest.raises(InvalidInputError) as refusal:
         records(name)
 
-    assert refusal.value.message == f"{excerpt(name)}, line {line}: {what}"
+    assert refusal.value.message == f"{excerpt(name, 200)}, line {line}: {what}"
 
 
 def test_a_csv_field_has_our_bound_whatever_the_application_allows(write: Write) -> None:
@@ -381,7 +381,7 @@ def test_every_file_is_read_or_refused(write: Write, content: bytes | list[bytes
         except InvalidInputError as refusal:
             refusals.append(refusal.message)
 
-    assert all(message.startswith(f"{excerpt(name)}, line ") for message in refusals)
+    assert all(message.startswith(f"{excerpt(name, 200)}, line ") for message in refusals)
 
 
 def refused(name: str) -> TbpayError:
@@ -415,7 +415,7 @@ def test_a_file_without_permission_cannot_be_read(write: Write) -> None:
         except UnavailableError as refusal:
             return refusal.message
 
-    assert together(read, processes=1) == [f"cannot read {excerpt(name)}: Permission denied"]
+    assert together(read, processes=1) == [f"cannot read {excerpt(name, 200)}: Permission denied"]
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud83d"])

@@ -17,6 +17,7 @@ from probes import rows, run
 from tbpay.cli.exits import EXIT_OF, Exit
 from tbpay.database import beginning
 from tbpay.errors import Code, TbpayError
+from tbpay.migrations import HEAD
 from tbpay.models import MAX_BALANCE_CENTS
 
 Given = Callable[[Database], AbstractContextManager[object]]
@@ -349,7 +350,7 @@ SITUATIONS = [
         Exit.SCHEMA,
         Code.SCHEMA_BEHIND,
         "order list",
-        "{database} is at revision 0002, this tbpay needs 0006",
+        f"{{database}} is at revision 0002, this tbpay needs {HEAD}",
         "tbpay db upgrade",
         behind("UPDATE tbpay_alembic_version SET version_num = '0002'"),
     ),

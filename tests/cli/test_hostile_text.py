@@ -8,6 +8,8 @@ from command_line import HARMLESS, HOSTILE, Answer, Terminal, tbpay, unguarded
 from databases import Database
 from probes import rows, run
 
+from tbpay.migrations import HEAD
+
 
 def assert_harmless(answer: Answer) -> None:
     """Nothing but visible characters, spaces and the ends of lines."""
@@ -95,7 +97,7 @@ def test_what_was_stored_reaches_no_error_raw(shop: Database) -> None:
         f"UPDATE tbpay_alembic_version SET version_num = '{HOSTILE}'",
     )
     ahead = tbpay("order list")
-    run(shop, "UPDATE tbpay_alembic_version SET version_num = '0006'")
+    run(shop, f"UPDATE tbpay_alembic_version SET version_num = '{HEAD}'")
     conflict = tbpay("order complete 2 --payment-intent pi_2")
 
     assert (ahead.code, conflict.code) == (7, 5)

@@ -83,6 +83,7 @@ def test_one_thing_is_a_line_for_each_field() -> None:
         "created at        2026-11-23 08:13:00Z\n"
         "account version   7\n"
         "idempotency key   -\n"
+        "sms charge        -\n"
         "replayed          no\n"
     )
 
@@ -99,6 +100,7 @@ def test_one_thing_is_one_object_in_json() -> None:
         "created_at": "2026-11-23T08:13:00.000000Z",
         "account_version": 7,
         "idempotency_key": None,
+        "sms_charge": None,
         "replayed": False,
     }
 
@@ -106,9 +108,9 @@ def test_one_thing_is_one_object_in_json() -> None:
 def test_one_thing_is_a_header_and_a_row_in_csv_and_tsv() -> None:
     header = ["id", "account_id", "order_id", "transaction_type", "amount_cents"]
     header += ["balance_after_cents", "description", "created_at", "account_version"]
-    header += ["idempotency_key", "replayed"]
+    header += ["idempotency_key", "sms_charge", "replayed"]
     row = ["7", "3", "", "credit", "900", "123450", "coffee"]
-    row += ["2026-11-23T08:13:00.000000Z", "7", "", "false"]
+    row += ["2026-11-23T08:13:00.000000Z", "7", "", "", "false"]
 
     assert shown(CREDIT, Format.CSV) == ",".join(header) + "\n" + ",".join(row) + "\n"
     assert shown(CREDIT, Format.TSV) == "\t".join(header) + "\n" + "\t".join(row) + "\n"
@@ -129,9 +131,9 @@ def test_a_mapping_is_a_thing_too() -> None:
     [
         ("amount_cents", -5, "amount  -0.05 USD"),
         ("rate_cents", Decimal("26.20"), "rate  26.20 cents"),
-        ("rate_micros", 262_000, "rate  0.262000 USD"),
-        ("subcent_micros", 0, "subcent  0.000000 USD"),
-        ("change_micros", -3_500, "change  -0.003500 USD"),
+        ("rate_micros", 262_000, "rate  0.262 USD"),
+        ("subcent_micros", 0, "subcent  0.00 USD"),
+        ("change_micros", -3_500, "change  -0.0035 USD"),
         ("credit_cents", None, "credit  -"),
         ("active", True, "active  yes"),
         ("status", OrderStatus.PENDING, "status  pending"),
