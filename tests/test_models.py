@@ -61,7 +61,15 @@ def refuses(check: Callable[..., object], *arguments: object) -> str:
             "id order_id amount_cents claw_back_cents shortfall_cents policy stripe_refund_id"
             " transaction_id reason idempotency_key created_at replayed",
         ),
-        (models.AccountBalance, "id account_id balance_cents updated_at account_version"),
+        (
+            models.AccountBalance,
+            "id account_id balance_cents updated_at account_version subcent_micros",
+        ),
+        (
+            models.SmsCharge,
+            "id transaction_id account_id phone country_code segments rate_micros cost_micros"
+            " twilio_cost_micros subcent_after_micros gives_back_id",
+        ),
         (
             models.DiscountCode,
             "id code discount_type discount_value max_uses current_uses active stripe_coupon_id"
@@ -74,7 +82,7 @@ def refuses(check: Callable[..., object], *arguments: object) -> str:
         (
             models.Transaction,
             "id account_id order_id transaction_type amount_cents balance_after_cents description"
-            " created_at account_version idempotency_key replayed",
+            " created_at account_version idempotency_key sms_charge replayed",
         ),
         (
             models.CountrySMSCost,

@@ -102,6 +102,19 @@ GOOD: dict[str, dict[str, Any]] = {
         "idempotency_hash": "0" * 64,
         "created_at": EIGHT,
     },
+    "sms_charges": {
+        "id": 1,
+        "transaction_id": 1,
+        "account_id": 1,
+        "phone": "+1…23",
+        "country_code": "US",
+        "segments": 2,
+        "rate_micros": 56_500,
+        "cost_micros": 113_000,
+        "twilio_cost_micros": 22_600,
+        "subcent_after_micros": 9_999,
+        "gives_back_id": None,
+    },
 }
 
 _KEYS = ["", "1234567", "x" * 256, None]
@@ -178,6 +191,18 @@ BAD: dict[str, list[Any]] = {
     "order_refunds.idempotency_key": _KEYS,
     "order_refunds.idempotency_hash": _HASHES,
     "order_refunds.created_at": [*_TIMES, None],
+    "account_balances.subcent_micros": [-1, 10_000, 0.5, "ten", None],
+    "sms_charges.id": [0],
+    "sms_charges.transaction_id": [2, "one", None],
+    "sms_charges.account_id": [2, "ann", None],
+    "sms_charges.phone": ["", "+123", "+1…5550123", None],
+    "sms_charges.country_code": ["", "U", "USA", None],
+    "sms_charges.segments": [0, 1_000_001, 1, 0.5, "two", None],
+    "sms_charges.rate_micros": [0, -1, 56_501, 0.5, "ten", None],
+    "sms_charges.cost_micros": [0, 113_001, 10**12, 0.5, "ten", None],
+    "sms_charges.twilio_cost_micros": [0, 10**12, 0.5, "ten"],
+    "sms_charges.subcent_after_micros": [-1, 10_000, 0.5, "ten", None],
+    "sms_charges.gives_back_id": [1, 2, "one"],
 }
 
 
@@ -186,6 +211,9 @@ RULED_BY = {
     "claw_back_cents": ["shortfall_cents"],
     "idempotency_key": ["idempotency_hash"],
     "max_uses": ["current_uses"],
+    "rate_micros": ["cost_micros"],
+    "segments": ["cost_micros"],
+    "transaction_id": ["gives_back_id"],
 }
 # What a column refuses by its type alone, in the words of either database.
 NOT_OF_THE_TYPE = (
@@ -240,9 +268,10 @@ def test_every_revision_is_known_and_none_is_made_up() -> None:
         (schema.account_balances, models.AccountBalance, []),
         (schema.discount_codes, models.DiscountCode, ["reserved_uses"]),
         (schema.discount_redemptions, models.Redemption, []),
-        (schema.transactions, models.Transaction, ["replayed"]),
+        (schema.transactions, models.Transaction, ["sms_charge", "replayed"]),
         (schema.order_refunds, models.Refund, ["replayed"]),
         (schema.audit_log, models.AuditEntry, []),
+        (schema.sms_charges, models.SmsCharge, []),
     ],
     ids=str,
 )

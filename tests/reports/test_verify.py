@@ -623,8 +623,8 @@ def test_of_one_account_only_what_is_its_own_is_verified(books: Database) -> Non
         assert own == [
             each for each in everything if each[1] == account or each[2] in codes[account]
         ]
-    assert {each[0] for each in of_ann} == {*CHECKS} - {"guards"}
-    assert [check.looked_at for check in verify(1).checks[:-1]] == [6, 1, 1, 3, 2, 2, 1]
+    assert {each[0] for each in of_ann} == {*CHECKS} - {"charges", "guards"}
+    assert [check.looked_at for check in verify(1).checks[:-1]] == [6, 1, 1, 0, 3, 2, 2, 1]
 
 
 @pytest.mark.usefixtures("books")
