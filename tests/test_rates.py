@@ -255,7 +255,7 @@ def finding(write: Write, **changed: str) -> Finding:
     with pytest.raises(InvalidInputError) as refusal:
         read(name)
 
-    assert refusal.value.message == f"{excerpt(name)}, line 3: {found.detail}"
+    assert refusal.value.message == f"{excerpt(name, 200)}, line 3: {found.detail}"
     assert found.line == 3
     assert found.detail.isprintable()
     assert len(found.detail) < 250
@@ -367,7 +367,7 @@ def test_a_file_with_another_header_is_refused(write: Write, header: str) -> Non
     for ask in (read, check):
         with pytest.raises(InvalidInputError) as refusal:
             ask(name)
-        assert refusal.value.message == f"{excerpt(name)}, line 1: the header must be {HEADER}"
+        assert refusal.value.message == f"{excerpt(name, 200)}, line 1: the header must be {HEADER}"
     assert ",".join(COLUMNS) == HEADER
 
 
@@ -412,7 +412,7 @@ def test_a_hostile_file_is_refused_with_its_line(
     with pytest.raises(InvalidInputError) as refusal:
         rates.current()
 
-    assert refusal.value.message.startswith(f"TBPAY_RATES_FILE: {excerpt(name)}, {what}")
+    assert refusal.value.message.startswith(f"TBPAY_RATES_FILE: {excerpt(name, 200)}, {what}")
     assert refusal.value.hint == f"tbpay pricing check {name}"
 
 
@@ -481,7 +481,7 @@ def test_a_directory_is_no_rates_file(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(UnavailableError) as refusal:
         rates.current()
 
-    message = f"TBPAY_RATES_FILE: cannot read {excerpt(str(tmp_path))}: Is a directory"
+    message = f"TBPAY_RATES_FILE: cannot read {excerpt(str(tmp_path), 200)}: Is a directory"
     assert refusal.value.message == message
 
 

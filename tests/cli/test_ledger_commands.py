@@ -43,6 +43,7 @@ def test_people_read_what_was_looked_at(shop: Database) -> None:
         ["lines", "2", "0"],
         ["balances", "1", "0"],
         ["trails", "1", "0"],
+        ["charges", "0", "0"],
         ["orders", "4", "0"],
         ["refunds", "0", "0"],
         ["redemptions", "2", "0"],
