@@ -1,11 +1,12 @@
 """The guards: triggers by which the database itself keeps the ledger, at the newest revision.
 
 A line is never changed, deleted or replaced, and one that does not follow the line before it is
-refused, whoever writes it; so is a charge that does not move the balance by just what it cost. A
-counter of uses is what its redemptions add up to. PostgreSQL looks at that, and whether every
-balance that moved is what its last line says, when a unit commits; SQLite has nothing that waits
-for the commit: it looks at a counter when it moves, which is after its redemption, and the rest is
-left to ``tbpay ledger verify`` there.
+refused, whoever writes it; so is a charge that does not move the balance by just what it cost. An
+account's first line has none before it: it may find a balance that was taken over from the web
+application, which ``tbpay ledger verify`` names. A counter of uses is what its redemptions add up
+to. PostgreSQL looks at that, and whether every balance that moved is what its last line says, when
+a unit commits; SQLite has nothing that waits for the commit: it looks at a counter when it moves,
+which is after its redemption, and the rest is left to ``tbpay ledger verify`` there.
 
 The migrations carry their own copies. ``tbpay db check`` and ``tbpay ledger verify`` compare a
 database with what stands here, by name and text.

@@ -1,5 +1,6 @@
 """A schema that is older or newer than a command knows, or becomes so while it waits."""
 
+import re
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,10 @@ from faults import CREDIT, SHOW, End, check_refused, command, start
 from probes import another, dump, rows, run, wait_until
 
 from tbpay.cli.exits import Exit
+from tbpay.database import unit_of_work
+from tbpay.errors import SchemaError
 from tbpay.schema import REVISIONS
+from tbpay.stores import balance_store, discount_code_store, order_store
 
 HEAD = REVISIONS[-1]
 
@@ -62,6 +66,43 @@ def test_a_command_that_waits_for_an_upgrade_writes_nothing_after_it(
     message = f"{named} is at revision 9999, which this tbpay does not know: update tbpay"
     check_refused(End(waiting.returncode, out, err), Exit.SCHEMA, message)
     assert rows(shop, "SELECT * FROM account_balances") == before
+
+
+def test_a_worker_that_keeps_its_connection_writes_nothing_after_an_upgrade(
+    shop: Database, named: str
+) -> None:
+    """Whatever the new tables would have taken from it."""
+    balance_store.deduct(1, 1, "before the upgrade")
+    with shop.engine().connect() as own:
+        with unit_of_work(own):
+            balance_store.deduct(1, 1, "before the upgrade")
+        own.commit()
+        run(shop, "UPDATE tbpay_alembic_version SET version_num = '9999'")
+        before = dump(shop)
+
+        for write in (
+            lambda: balance_store.deduct(1, 1, "after it"),
+            lambda: order_store.create(1, "top_up", 500),
+            lambda: discount_code_store.increment_uses("LAUNCH10"),
+        ):
+            with pytest.raises(SchemaError, match=f"{re.escape(named)} is at revision 9999"):
+                write()
+            with pytest.raises(SchemaError, match="is at revision 9999"), unit_of_work(own):
+                write()
+            own.rollback()
+
+        assert dump(shop) == before
+        # Somebody goes back, and it goes on.
+        run(shop, f"UPDATE tbpay_alembic_version SET version_num = '{HEAD}'")
+        assert balance_store.deduct(1, 1, "after that").account_version == 5
+
+
+def test_a_worker_whose_tables_are_gone_finds_none(shop: Database, named: str) -> None:
+    balance_store.deduct(1, 1, "before")
+    run(shop, "DROP TABLE tbpay_alembic_version")
+
+    with pytest.raises(SchemaError, match=f"no tbpay tables in {re.escape(named)}"):
+        balance_store.deduct(1, 1, "after")
 
 
 # On a server the version can be read while the tables cannot: there a command is refused by what

@@ -4,7 +4,16 @@ from dataclasses import asdict
 from typing import Annotated
 
 from tbpay.cli.change import change
-from tbpay.cli.options import AccountName, Below, chosen, command, group, option, show
+from tbpay.cli.options import (
+    AccountName,
+    Below,
+    chosen,
+    command,
+    group,
+    in_one_amount,
+    option,
+    show,
+)
 from tbpay.cli.parsers import parse_text
 from tbpay.errors import NotFoundError
 from tbpay.models import Account, email_address
@@ -65,9 +74,10 @@ def show_(account: AccountName) -> None:
     from tbpay.stores import account_store, balance_store
 
     with snapshot():
-        number = account.find()
-        found = account_store.get_by_id(number)
+        account_id = account.find()
+        found = account_store.get_by_id(account_id)
         if found is None:
-            raise NotFoundError(f"no account {number}")
-        balance_cents = balance_store.get_balance(number)
-    show(asdict(found) | {"balance_cents": balance_cents})
+            raise NotFoundError(f"no account {account_id}")
+        [balance] = balance_store.find(account_ids=[account_id]).items
+    has = {"balance_cents": balance.balance_cents, "subcent_micros": balance.subcent_micros}
+    show(asdict(found) | has, people=in_one_amount)

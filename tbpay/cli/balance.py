@@ -18,6 +18,7 @@ from tbpay.cli.options import (
     chosen,
     command,
     group,
+    in_one_amount,
     option,
     show,
 )
@@ -48,11 +49,10 @@ def show_(
     from tbpay.stores import balance_store
 
     with snapshot():
-        numbers = None if not accounts else [account.find() for account in accounts]
-        found = balance_store.find(account_ids=numbers, below_cents=below, **chosen().paging)
-    buys = _nothing_more if country is None else _segments_to(country)
-    one = numbers is not None and len(numbers) == 1 and below is None
-    shown = Page([asdict(balance) | buys(balance) for balance in found.items], found.next)
+        account_ids = None if not accounts else [account.find() for account in accounts]
+        found = balance_store.find(account_ids=account_ids, below_cents=below, **chosen().paging)
+    one = account_ids is not None and len(account_ids) == 1 and below is None
+    shown = found if country is None else _with_segments(found, country)
     show(
         shown.items[0] if one else shown,
         columns=(
@@ -61,43 +61,41 @@ def show_(
             *(("segments_left",) if country is not None else ()),
             "updated_at",
         ),
-        kind=AccountBalance,
-        people=_exactly,
+        kind=AccountBalance if country is None else _Purse,
+        people=lambda balance: in_one_amount(asdict(balance)),
     )
 
 
-def _nothing_more(_balance: AccountBalance) -> dict[str, object]:
-    return {}
+@dataclass(frozen=True)
+class _Purse(AccountBalance):
+    """A balance, and how many segments to a country it still buys; ``fallback`` at the US rate."""
+
+    country_code: str = ""
+    fallback: bool = False
+    rate_micros: int = 0
+    segments_left: int = 0
 
 
-def _segments_to(country: str) -> Callable[[AccountBalance], dict[str, object]]:
-    """Answer how to tell what a balance still buys of segments to a country."""
+def _with_segments(found: Page[AccountBalance], country: str) -> Page[AccountBalance]:
     from tbpay.sms_pricing import rate_of
 
     rate = rate_of(country)
-    if rate.country_code != country:
+    fallback = rate.country_code != country
+    if fallback:
         note(f"no price for {country}: the rate of {rate.country_code} stands in")
 
-    def segments(balance: AccountBalance) -> dict[str, object]:
+    def purse(balance: AccountBalance) -> AccountBalance:
         has_micros = balance.balance_cents * MICROS_PER_CENT + balance.subcent_micros
-        return {
-            "country_code": country,
-            "rate_micros": rate.rate_micros,
-            "segments_left": max(has_micros, 0) // rate.rate_micros,
-        }
+        left = max(has_micros, 0) // rate.rate_micros
+        return _Purse(
+            **asdict(balance),
+            country_code=country,
+            fallback=fallback,
+            rate_micros=rate.rate_micros,
+            segments_left=left,
+        )
 
-    return segments
-
-
-def _exactly(fields: dict[str, Any]) -> dict[str, object]:
-    """Put what a balance has in whole cents and micros into one amount, for people."""
-    shown: dict[str, object] = {}
-    for name, value in fields.items():
-        if name == "balance_cents":
-            shown["balance_micros"] = value * MICROS_PER_CENT + fields["subcent_micros"]
-        elif name != "subcent_micros":
-            shown[name] = value
-    return shown
+    return Page([purse(balance) for balance in found.items], found.next)
 
 
 @command(app, "credit", 'tbpay balance credit 7 --amount 10.50 --reason "goodwill"', changes=True)
@@ -106,17 +104,17 @@ def credit(account: AccountName, amount: Amount, reason: Reason, key: Key = None
     from tbpay.database import location
     from tbpay.stores import balance_store, order_store
 
-    number = account.find()
+    account_id = account.find()
     key = settled_key(key)
     moved = _change(
         "credit",
-        number,
-        lambda: balance_store.add_credits(number, amount, reason, key=key),
+        account_id,
+        lambda: balance_store.add_credits(account_id, amount, reason, key=key),
         reason,
         key,
     )
     if not moved.replayed:
-        pending = order_store.find(account_id=number, status="pending", limit=1)
+        pending = order_store.find(account_id=account_id, status="pending", limit=1)
         for order in pending.items:
             others = " and others are" if pending.next else " is"
             completes = location().command(f"order complete {order.id}")
@@ -146,19 +144,21 @@ def debit(
     """Take off a balance by hand."""
     from tbpay.stores import balance_store
 
-    number = account.find()
+    account_id = account.find()
 
     def deduct() -> Transaction:
-        return balance_store.deduct(number, amount, reason, key=key, allow_negative=allow_negative)
+        return balance_store.deduct(
+            account_id, amount, reason, key=key, allow_negative=allow_negative
+        )
 
     if allow_negative and not chosen().yes:
         line = preview(deduct)
         # What nobody was asked about stays forbidden, whatever is taken off meanwhile.
         allow_negative = line.balance_after_cents < 0 and not line.replayed
         if allow_negative:
-            confirm(f"take account {number} to {show_cents(line.balance_after_cents)} USD")
+            confirm(f"take account {account_id} to {show_cents(line.balance_after_cents)} USD")
     key = settled_key(key)
-    _show(_change("debit", number, deduct, reason, key))
+    _show(_change("debit", account_id, deduct, reason, key))
 
 
 @command(
@@ -190,11 +190,14 @@ def charge(
     key: Key = None,
 ) -> None:
     """Charge exactly what a message to a number costs."""
+    from tbpay.sms_pricing import quote
     from tbpay.stores import balance_store
 
     if text is not None and segments is not None:
         raise UsageError("--text and --segments exclude each other")
     account_id = account.find()
+    # What is no message is refused before a key is made for it.
+    quote(number, segments=segments, text=text)
     key = settled_key(key)
 
     def charge_sms() -> Transaction:
@@ -287,7 +290,7 @@ def _of_line(line: dict[str, Any]) -> dict[str, object]:
 
 def _of_balance(moved: _Moved) -> dict[str, object]:
     """Word the balance where the line does not say it: its fraction, or of a replay all of it."""
-    exact = _exactly(asdict(moved.balance))
+    exact = in_one_amount(asdict(moved.balance))
     has_fraction = moved.balance.subcent_micros > 0
     return {"balance_micros": exact["balance_micros"]} if moved.replayed or has_fraction else {}
 

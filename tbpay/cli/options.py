@@ -88,6 +88,17 @@ def show(
     output.show(answer, _chosen.format, columns=columns, kind=kind, none=none)
 
 
+def in_one_amount(fields: dict[str, Any]) -> dict[str, object]:
+    """Put what a balance has in whole cents and in micros into one amount, for people."""
+    shown: dict[str, object] = {}
+    for name, value in fields.items():
+        if name == "balance_cents":
+            shown["balance_micros"] = value * money.MICROS_PER_CENT + fields["subcent_micros"]
+        elif name != "subcent_micros":
+            shown[name] = value
+    return shown
+
+
 # --- the command class ---
 
 

@@ -80,14 +80,14 @@ def create(
     """Create a pending order; --amount is before the discount."""
     from tbpay.stores import order_store
 
-    number = account.find()
+    account_id = account.find()
     key = settled_key(key)
     show(
         change(
             "order create",
             lambda order: f"order {order.id}",
             lambda: order_store.create(
-                number, order_type, amount, code=code, stripe_session_id=stripe_session, key=key
+                account_id, order_type, amount, code=code, stripe_session_id=stripe_session, key=key
             ),
             before=lambda: None if key is None else order_store.get_by_key(key),
             key=key,

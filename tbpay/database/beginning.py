@@ -5,7 +5,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum, auto
 
+from tbpay.schema import VERSION_TABLE
+
 BUSY_SECONDS = 30
+
+REVISION = "tbpay_revision"
+"""Under this name a connection knows the revision that its schema was found at."""
+
+READ_REVISION = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608 - our own word
 
 
 class Beginning(Enum):

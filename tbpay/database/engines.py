@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tbpay.database import refusals, sqlite
+from tbpay.database import beginning, refusals, sqlite
 from tbpay.database.beginning import Beginning, asking
 from tbpay.database.location import File, Location
 from tbpay.errors import Code, UnavailableError
@@ -130,13 +130,23 @@ def translated(location: Location) -> Iterator[None]:
 
 
 def check_revision(connection: sa.Connection, location: Location) -> None:
-    """Refuse a schema that is older or newer than the stores know; once a connection."""
-    if connection.info.get("tbpay_revision") == REVISIONS[-1]:
+    """Refuse a schema that is older or newer than the stores know.
+
+    Once a connection; a unit that changes something has looked again when it began.
+    """
+    if connection.info.get(beginning.REVISION) == REVISIONS[-1]:
         return
     found = revision(connection)
     if (refusal := refusals.of_revision(found, location)) is not None:
         raise refusal
-    connection.info["tbpay_revision"] = found
+    connection.info[beginning.REVISION] = found
+
+
+def look_again(connection: sa.Connection) -> None:
+    """Let a connection that is not ours forget its revision, where it is not that any more."""
+    if connection.info.get(beginning.REVISION) is not None:
+        found = connection.exec_driver_sql(beginning.READ_REVISION).scalar()
+        connection.info[beginning.REVISION] = found
 
 
 def revision(connection: sa.Connection) -> str | None:
@@ -157,7 +167,7 @@ def require_same_revision(engine: sa.Engine, location: Location) -> None:
     found = REVISIONS[-1]
     with suppress(Exception), closing(beside.connect()) as connection:
         cursor = connection.cursor()
-        cursor.execute(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - our own word
+        cursor.execute(beginning.READ_REVISION)
         [found] = cursor.fetchone() or [found]
     beside.dispose()
     if (refusal := refusals.of_revision(found, location)) is not None:

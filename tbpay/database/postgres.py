@@ -63,7 +63,24 @@ def new_engine(server: Server, **options: Any) -> sa.Engine:
 
 
 def _begin(connection: Any) -> None:
-    connection.driver_connection.execute(_statements())
+    """Begin, and see in the same round trip whether somebody has migrated since the last unit."""
+    from psycopg.errors import UndefinedTable
+
+    driver, statements = connection.driver_connection, _statements()
+    looks = beginning.asked() is Beginning.TO_CHANGE
+    if not (looks and connection.info.pop(beginning.REVISION, None)):
+        driver.execute(statements)
+        return
+    try:
+        cursor = driver.execute(f"{statements}; {beginning.READ_REVISION}")
+    except UndefinedTable:
+        driver.rollback()
+        driver.execute(statements)
+        return
+    while cursor.nextset():
+        pass
+    if (row := cursor.fetchone()) is not None:
+        connection.info[beginning.REVISION] = row[0]
 
 
 def _terminate(connection: Any) -> None:

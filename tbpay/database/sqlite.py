@@ -7,6 +7,7 @@ and waits 30 seconds for another writer. No connection changes the journal mode.
 
 import sqlite3
 import time
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -54,8 +55,13 @@ def _begin(connection: Any) -> None:
     if beginning.asked() is Beginning.TO_READ:
         # A plain BEGIN locks nothing: what may have to wait is the first look.
         _once_free(connection.driver_connection, "BEGIN", "SELECT 1 FROM sqlite_master")
-    else:
-        _once_free(connection.driver_connection, "BEGIN IMMEDIATE")
+        return
+    _once_free(connection.driver_connection, "BEGIN IMMEDIATE")
+    if connection.info.pop(beginning.REVISION, None) is not None:
+        # Somebody may have migrated since the connection was looked at.
+        with suppress(sqlite3.Error, TypeError):
+            [found] = connection.driver_connection.execute(beginning.READ_REVISION).fetchone()
+            connection.info[beginning.REVISION] = found
 
 
 def _once_free(driver: sqlite3.Connection, *statements: str) -> None:

@@ -188,6 +188,7 @@ def _joined(connection: sa.Connection) -> Iterator[None]:
         _begin_for_real(connection)
         unit = _Unit(connection, where, reading=False)
         with _current_unit(unit), _part(unit):
+            engines.look_again(connection)
             engines.check_revision(connection, where)
             yield
 

@@ -46,16 +46,20 @@ _carried = sa.case((_raw_micros >= MICROS_PER_CENT, 1), else_=0)
 _after_cents = (
     _balances.c.balance_cents + sa.bindparam("step_cents", type_=sa.BigInteger) + _carried
 )
+_after_micros = _raw_micros - MICROS_PER_CENT * _carried
 _MOVE = (
     sa.update(_balances)
     .where(
         _balances.c.account_id == sa.bindparam("owner"),
         _after_cents >= sa.bindparam("lowest_cents"),
-        _after_cents <= MAX_BALANCE_CENTS,
+        sa.or_(
+            _after_cents < MAX_BALANCE_CENTS,
+            sa.and_(_after_cents == MAX_BALANCE_CENTS, _after_micros == 0),
+        ),
     )
     .values(
         balance_cents=_after_cents,
-        subcent_micros=_raw_micros - MICROS_PER_CENT * _carried,
+        subcent_micros=_after_micros,
         account_version=_balances.c.account_version + 1,
         updated_at=sa.bindparam("now"),
     )
@@ -245,7 +249,10 @@ def keyed(entry: Entry) -> Transaction | None:
     row = database.connection().execute(_KEYED, {"key": entry.key}).first()
     if row is None:
         return None
-    amount_text = show_cents(row.amount_cents)
+    amount_micros = (
+        row.amount_cents * MICROS_PER_CENT if row.sms_id is None else row.sms_cost_micros
+    )
+    amount_text = show_micros(amount_micros)
     require_same(
         row, entry.key_hash, f"a {row.transaction_type} of {amount_text}, account {row.account_id}"
     )

@@ -57,7 +57,7 @@ MOVED = ["balance_cents", "subcent_micros", "replayed"]
     ("words", "kind", "more"),
     [
         ("account list", Account, []),
-        ("account show 1", Account, ["balance_cents"]),
+        ("account show 1", Account, ["balance_cents", "subcent_micros"]),
         ("account create", Account, []),
         ("audit list", AuditEntry, []),
         ("balance show", AccountBalance, []),

@@ -109,6 +109,7 @@ def test_what_cannot_be_charged_changes_nothing(
 
     assert (refused.code, refused.out) == (code, "")
     assert said in refused.err
+    assert "--key" not in refused.err or code != 2
     assert dump(shop) == before
 
 
@@ -133,6 +134,9 @@ def test_a_dry_run_charges_nothing(shop: Database) -> None:
 def test_a_balance_is_shown_to_the_micro() -> None:
     tbpay(f"balance charge 1 {US}")
 
+    assert "balance             19.9435 USD\n" in tbpay("account show 1").out
+    assert tbpay("account show 1 --json").json["subcent_micros"] == 3500
+
     assert "balance          19.9435 USD\n" in tbpay("balance show 1").out
     assert tbpay("balance show").out.splitlines()[:3] == [
         "account id  balance USD  updated at",
@@ -150,14 +154,15 @@ def test_a_balance_says_how_many_segments_it_still_buys() -> None:
     shown = tbpay("balance show 1 --country gb --json").json
     listed = tbpay("balance show --country US --json").items
 
-    assert (shown["country_code"], shown["rate_micros"], shown["segments_left"]) == (
-        *("GB", 262_000),
-        76,
-    )
+    assert list(shown)[-4:] == ["country_code", "fallback", "rate_micros", "segments_left"]
+    assert list(shown.values())[-4:] == ["GB", False, 262_000, 76]
     assert [each["segments_left"] for each in listed] == [352, 0]
     assert "segments left    76\n" in tbpay("balance show 1 --country GB").out
     assert "no price for DE: the rate of US stands in" in tbpay("balance show 1 --country DE").err
+    assert tbpay("balance show 1 --country DE --json").json["fallback"] is True
     assert tbpay("balance show --country GBR").code == 2
+    nobody = tbpay("balance show --below 0 --country US -o csv").out
+    assert nobody.endswith(",country_code,fallback,rate_micros,segments_left\n")
 
 
 @pytest.mark.usefixtures("shop")

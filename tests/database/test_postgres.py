@@ -162,7 +162,8 @@ def test_a_unit_takes_one_round_trip_to_begin_and_one_to_end(db: Database) -> No
 
         database.reset()
         assert [said[5:] for said in line.asked[:2]] == [
-            b"BEGIN; SET LOCAL lock_timeout = 30000\0",
+            b"BEGIN; SET LOCAL lock_timeout = 30000;"
+            b" SELECT version_num FROM tbpay_alembic_version\0",
             b"COMMIT\0",
         ]
 

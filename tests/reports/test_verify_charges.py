@@ -94,7 +94,38 @@ TAMPERINGS: dict[str, tuple[list[str], list[tuple[object, ...]]]] = {
     ),
     "what gives back a dearer charge": (
         ["UPDATE sms_charges SET gives_back_id = 3 WHERE id = 4"],
-        [("charges", 1, "charge of line 5", "cost_micros", 56_500, 524_000)],
+        [
+            ("charges", 1, "charge of line 5", "phone", "+1…23", "+44…23"),
+            ("charges", 1, "charge of line 5", "country_code", "US", "GB"),
+            ("charges", 1, "charge of line 5", "segments", 1, 2),
+            ("charges", 1, "charge of line 5", "rate_micros", 56_500, 262_000),
+            ("charges", 1, "charge of line 5", "cost_micros", 56_500, 524_000),
+            ("charges", 1, "charge of line 5", "twilio_cost_micros", 11_300, 104_800),
+        ],
+    ),
+    "what was sold to another country": (
+        ["UPDATE sms_charges SET country_code = 'CA' WHERE id = 1"],
+        [("charges", 1, "charge of line 5", "country_code", "US", "CA")],
+    ),
+    "what Twilio gets": (
+        ["UPDATE sms_charges SET twilio_cost_micros = 104799 WHERE id = 2"],
+        [
+            (
+                *("charges", 1, "charge of line 3", "twilio_cost_micros", 104_799),
+                "so much for each segment",
+            )
+        ],
+    ),
+    "a charge that is given back twice": (
+        [
+            "DROP INDEX ix_sms_charges_gives_back_id",
+            "UPDATE sms_charges SET gives_back_id = 2 WHERE id = 3",
+        ],
+        [
+            ("charges", 1, "charge of line 4", "transaction_type", "debit", "credit"),
+            ("charges", 1, "charge of line 4", "subcent_after_micros", 3_000, 16_000),
+            ("charges", 1, "charge of line 5", "gives_back_id", 2, "named once"),
+        ],
     ),
     "a charge that became another account's": (
         ["UPDATE sms_charges SET account_id = 2 WHERE id = 4"],
@@ -131,6 +162,7 @@ def test_of_one_account_only_its_own_charges_are_verified(sold: Database) -> Non
     ("column", "value", "expected"),
     [
         ("segments", 0, "1 to 1000000"),
+        ("twilio_cost_micros", 0, "so much for each segment"),
         ("rate_micros", -1, "1 to 999999990000"),
         ("cost_micros", 2**62, "1 to 999999990000"),
         ("subcent_after_micros", 10_000, "0 to 9999"),

@@ -244,7 +244,7 @@ def test_an_unknown_account_is_charged_nothing(db: Database, account: int) -> No
 def test_a_country_without_a_price_is_charged_only_at_the_fallback(
     db: Database, rich: int, phone: str, country: str
 ) -> None:
-    message = f"no price for {country}: with the fallback it is charged at the US rate"
+    message = f"no price for {country}: it is charged at the US rate or not at all"
     for key in (None, "key-0001"):
         with refused(db, RefusedError, Code.UNPRICED, message):
             balance_store.charge_sms(rich, phone, key=key)

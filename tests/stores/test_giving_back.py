@@ -165,15 +165,15 @@ def test_at_the_highest_balance_a_charge_is_given_back_and_nothing_passes_it(
     bring_to(db, account, MAX_BALANCE_CENTS)
 
     charge = balance_store.charge_sms(account, US)
-    balance_store.add_credits(account, 6, "to the brim")
+    balance_store.add_credits(account, 5, "to the brim")
 
     assert moved_to(charge) == (6, MAX_BALANCE_CENTS - 6, 3_500)
-    message = f"account {account} has 999999999.9935: with 0.0565 more it would pass 999999999.99"
+    message = f"account {account} has 999999999.9835: with 0.0565 more it would pass 999999999.99"
     with refused(db, RefusedError, Code.BALANCE_LIMIT, message):
         balance_store.credit_back(charge.id)
     with refused(db, RefusedError, Code.BALANCE_LIMIT):
         balance_store.add_credits(account, 1, "over")
-    balance_store.deduct(account, 6, "by hand")
+    balance_store.deduct(account, 5, "by hand")
     assert moved_to(balance_store.credit_back(charge.id)) == (6, MAX_BALANCE_CENTS, 0)
     assert unbalanced(db) == []
     assert verify().differences == []

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from books import lines, order as order_now, redemptions, uses
 from databases import Database
 from probes import dump, refused, rows, together, unbalanced
 from races import Refusal, answer_of, meet
+from selling import sell_at, stands_at
 
 from tbpay.database import atomically, unit_of_work
 from tbpay.errors import Code, ConflictError, RefusedError, UnavailableError
@@ -126,6 +128,60 @@ def test_lines_orders_and_refunds_have_keys_of_their_own(db: Database, account: 
     for table in tables:
         sql = f"SELECT count(*), min(length(idempotency_hash)) FROM {table}"
         assert rows(db, f"{sql} WHERE idempotency_key = '{KEY}'") == [(1, 64)]
+
+
+def test_a_charge_with_its_key_again_answers_the_first_whatever_it_would_cost_now(
+    db: Database, rich: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = balance_store.charge_sms(rich, "+447400123456", segments=2, key=KEY)
+    balance_store.deduct(rich, first.balance_after_cents, "all of it")
+    before = dump(db)
+
+    def again(**asked: Any) -> Any:
+        return balance_store.charge_sms(rich, "+447400123456", key=KEY, **asked)
+
+    answers = [again(segments=2), again(text="x" * 161), again(segments=2, fallback=True)]
+    answers.append(balance_store.charge_sms(rich, "+447400123556", segments=2, key=KEY))
+    for rates in (["US,1,", "GB,1,"], ["US,1,"], ["US,1,", "GB,9000,"]):
+        sell_at(monkeypatch, tmp_path, *rates)
+        answers.append(again(segments=2))
+
+    assert answers == [replace(first, replayed=True)] * 7
+    assert dump(db) == before
+
+
+def test_a_key_that_charged_something_else_is_a_conflict(
+    db: Database, account: int, other: int
+) -> None:
+    us, gb = "+12015550123", "+447400123456"
+    balance_store.charge_sms(account, us, segments=2, key=KEY)
+    balance_store.deduct(account, 12, "SMS to +1…23", key=OTHER)
+
+    for owner, phone, segments in (
+        (other, us, 2),
+        (account, us, 1),
+        (account, "+12015550124", 2),
+        # Masked they are the same, and the country is another.
+        (account, "+14162345623", 2),
+        (account, gb, 2),
+    ):
+        message = "the key 'key-0001' was used for something else: a debit of 0.113, account 1"
+        with refused(db, ConflictError, Code.KEY_REUSED, message):
+            balance_store.charge_sms(owner, phone, segments=segments, key=KEY)
+    with refused(db, ConflictError, Code.KEY_REUSED, message):
+        balance_store.deduct(account, 12, "SMS to +1…23", key=KEY)
+    message = "the key 'key-0002' was used for something else: a debit of 0.113, account 1"
+    with refused(db, ConflictError, Code.KEY_REUSED, message):
+        balance_store.charge_sms(account, us, segments=2, key=OTHER)
+
+
+def test_a_refused_charge_leaves_its_key_free(db: Database, account: int, other: int) -> None:
+    with refused(db, RefusedError, Code.INSUFFICIENT_BALANCE):
+        balance_store.charge_sms(account, "+12015550123", segments=177, key=KEY)
+    with refused(db, RefusedError, Code.UNPRICED):
+        balance_store.charge_sms(account, "+4915123456789", key=KEY)
+
+    assert balance_store.charge_sms(other, "+447400123456", key=KEY).replayed is False
 
 
 def test_an_order_with_its_key_again_is_the_order_as_it_stands(db: Database, account: int) -> None:
@@ -404,6 +460,26 @@ def test_a_view_in_which_a_key_is_not_used_yet_cannot_use_it_either(
 
     assert balance_store.get_balance(account) == 1_005
     assert balance_store.get_balance(other) == 1_000
+
+
+def test_a_message_is_charged_once_by_its_key_however_many_send_it(
+    db: Database, account: int, other: int
+) -> None:
+    assert other
+    texts = ["x" * 160, "x" * 161]
+
+    def send(process: int) -> list[Any]:
+        phone = f"+44740012{process}456"
+        return [
+            balance_store.charge_sms(account, phone, text=text, key=f"message {len(text)}")
+            for text in texts
+        ]
+
+    for of_one in zip(*together(send), strict=True):
+        [first] = [line for line in of_one if not line.replayed]
+        assert [replace(line, replayed=False) for line in of_one] == [first] * 8
+    assert stands_at(account) == (1_000 - 79, 4_000)
+    assert unbalanced(db) == []
 
 
 def test_a_key_is_used_once_by_however_many(db: Database, account: int, other: int) -> None:

@@ -57,7 +57,8 @@ def verify(
       last charge of an SMS left; it counts as many lines;
     - ``trails``: a balance is what all of the lines add up to;
     - ``charges``: each moved the balance by just what it cost, which is its segments at its rate,
-      to the micro; what gives one back gives back as much, once;
+      to the micro; what gives one back repeats it, once. A charge of whole cents that is gone with
+      its line's text alone to tell of it is not found: the money is what the line says;
     - ``orders``: completed, an order has its one credit; failed, it has none;
     - ``refunds``: no more goes back than was paid, each part takes back its share of the credit,
       by a line of just that; an order is ``refunded`` exactly when all of it is;

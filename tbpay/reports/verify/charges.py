@@ -36,6 +36,16 @@ _RANGES = {
     "subcent_after_micros": (0, MAX_SUBCENT_MICROS),
 }
 
+# What gives a charge back repeats of it, and what stands for nothing there.
+_GIVEN = {
+    "phone": "",
+    "country_code": "",
+    "segments": 0,
+    "rate_micros": 0,
+    "cost_micros": 0,
+    "twilio_cost_micros": 0,
+}
+
 
 def count(scope: Scope) -> dict[str, int]:
     """Count what there is to look at."""
@@ -47,6 +57,24 @@ def differences(scope: Scope) -> Iterator[Difference]:
     for charges in scope.steps(_charges.c.transaction_id):
         for charge in scope.rows(_wrong(charges)):
             yield from _of_charge(charge)
+    for field in ("transaction_id", "gives_back_id"):
+        for charge in scope.rows(_doubled(scope, _charges.c[field])):
+            this = Subject("charges", charge.account_id, f"charge of line {charge.transaction_id}")
+            yield this.differs(field, charge.named, "named once")
+
+
+def _doubled(scope: Scope, column: sa.Column[Any]) -> sa.Select[Any]:
+    """Select the lines that several charges name, by the last of these."""
+    return (
+        sa.select(
+            sa.func.max(_charges.c.account_id).label("account_id"),
+            sa.func.max(_charges.c.transaction_id).label("transaction_id"),
+            column.label("named"),
+        )
+        .where(scope.owns(_charges), column.is_not(None))
+        .group_by(column)
+        .having(sa.func.count() > 1)
+    )
 
 
 def subcent_after(account_id: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
@@ -80,6 +108,10 @@ def _wrong(charges: Condition) -> sa.Select[Any]:
     )
     sound = sa.and_(
         ranged["cost_micros"] == ranged["rate_micros"] * ranged["segments"],
+        sa.or_(
+            _charges.c.twilio_cost_micros.is_(None),
+            within(_charges.c.twilio_cost_micros, 1, MAX_COST_MICROS) % ranged["segments"] == 0,
+        ),
         _lines.c.account_id == _charges.c.account_id,
         _lines.c.transaction_type
         == sa.case((is_charge, TransactionType.DEBIT), else_=TransactionType.CREDIT),
@@ -89,7 +121,11 @@ def _wrong(charges: Condition) -> sa.Select[Any]:
             sa.and_(
                 _given.c.account_id == _charges.c.account_id,
                 _given.c.gives_back_id.is_(None),
-                _given.c.cost_micros == _charges.c.cost_micros,
+                *(
+                    sa.func.coalesce(_given.c[name], none)
+                    == sa.func.coalesce(_charges.c[name], none)
+                    for name, none in _GIVEN.items()
+                ),
             ),
         ),
     )
@@ -102,7 +138,7 @@ def _wrong(charges: Condition) -> sa.Select[Any]:
             subcent_before_micros.label("subcent_before_micros"),
             _given.c.account_id.label("given_account_id"),
             _given.c.gives_back_id.label("given_gives_back_id"),
-            _given.c.cost_micros.label("given_cost_micros"),
+            *(_given.c[name].label(f"given_{name}") for name in _GIVEN),
         )
         .select_from(
             _charges.outerjoin(_lines, _lines.c.id == _charges.c.transaction_id).outerjoin(
@@ -136,6 +172,11 @@ def _of_charge(charge: Any) -> Iterator[Difference]:
     yield from this.compared(
         "cost_micros", charge.cost_micros, charge.rate_micros * charge.segments
     )
+    twilio_micros = charge.twilio_cost_micros
+    if twilio_micros is not None and (
+        not _is_within(twilio_micros, 1, MAX_COST_MICROS) or twilio_micros % charge.segments
+    ):
+        yield this.differs("twilio_cost_micros", twilio_micros, "so much for each segment")
     # What it left by the line's whole cents, against what it says it left.
     sign = 1 if is_charge else -1
     if type(charge.amount_cents) is int and type(charge.subcent_before_micros) is int:
@@ -151,7 +192,8 @@ def _of_given(this: Subject, charge: Any) -> Iterator[Difference]:
     if charge.given_account_id is None or not is_own:
         yield this.differs("gives_back_id", charge.gives_back_id, "a charge of the same account")
     else:
-        yield from this.compared("cost_micros", charge.cost_micros, charge.given_cost_micros)
+        for name in _GIVEN:
+            yield from this.compared(name, getattr(charge, name), getattr(charge, f"given_{name}"))
 
 
 def _is_within(value: object, lowest: int, highest: int) -> bool:
