@@ -170,7 +170,7 @@ def test_a_key_that_charged_something_else_is_a_conflict(
             balance_store.charge_sms(owner, phone, segments=segments, key=KEY)
     with refused(db, ConflictError, Code.KEY_REUSED, message):
         balance_store.deduct(account, 12, "SMS to +1…23", key=KEY)
-    message = "the key 'key-0002' was used for something else: a debit of 0.113, account 1"
+    message = "the key 'key-0002' was used for something else: a debit of 0.12, account 1"
     with refused(db, ConflictError, Code.KEY_REUSED, message):
         balance_store.charge_sms(account, us, segments=2, key=OTHER)
 
