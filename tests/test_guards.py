@@ -1,35 +1,40 @@
 """The guards: what the database itself refuses, whoever writes and by whatever statement."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import psycopg
 import pytest
-from databases import Database, PostgresDatabase
+from databases import Database
 from probes import dump, rows, run, unbalanced
+from tampering import tamper
 
 from tbpay.database import unit_of_work
 from tbpay.database.guards import differences
 from tbpay.errors import Code, UnavailableError
 from tbpay.guards import GUARDS
+from tbpay.reports.verify import verify
 from tbpay.stores import account_store, balance_store, discount_code_store, order_store
 
 on_sqlite = pytest.mark.parametrize("dialect", ["sqlite"])
 on_postgresql = pytest.mark.parametrize("dialect", ["postgresql"])
 
 WHEN = "2026-11-23T08:13:00.000000Z"
-KEPT = ("transactions", "orders", "discount_redemptions", "order_refunds")
+KEPT = ("transactions", "orders", "discount_redemptions", "order_refunds", "sms_charges")
 FOLLOWS = "a line follows the balance and the line before it"
+COSTS = "a charge moves the balance by just what it cost"
 
 
 @pytest.fixture
 def books(db: Database, account: int) -> Database:
-    """Two accounts with a trail each, an order with a redemption and a refund.
+    """Four accounts with a trail each, an order with a redemption and a refund.
 
     Account 1 has three lines and 6.00: 10.00 of order 1 by a key, 1.00 taken off, 3.00 refunded.
-    Account 2 has one line and 5.00, account 3 none.
+    Account 2 has one line and 5.00, account 3 none. Account 4 has the lines 5 to 8 and 9.9435:
+    10.00, a charge of 0.0565, one of 0.262, and that given back. Account 5 has the lines 9 and 10:
+    1.00 and a charge of 0.0565.
     """
     discount_code_store.create("SAVE10", "percent", 10)
     order = order_store.create(account, "top_up", 1_000, code="SAVE10").id
@@ -40,6 +45,12 @@ def books(db: Database, account: int) -> Database:
     other = account_store.create("bob@example.org").id
     balance_store.add_credits(other, 500, "a gift")
     account_store.create("eve@example.org")
+    for texted, cents in ((4, 1_000), (5, 100)):
+        account_store.create()
+        balance_store.add_credits(texted, cents, "a gift")
+        balance_store.charge_sms(texted, "+12015550123")
+        if texted == 4:
+            balance_store.credit_back(balance_store.charge_sms(4, "+447400123456").id)
     return db
 
 
@@ -76,10 +87,30 @@ class Line(NamedTuple):
         return f"{how} INTO transactions ({', '.join(values)}) VALUES ({listed})"
 
 
-def moved(account: int, balance: int, version: int) -> str:
+class Charge(NamedTuple):
+    """What would stand beside line 11, a charge of account 4 that leaves it 9.887."""
+
+    transaction_id: int = 11
+    account_id: int = 4
+    phone: str = "+1…23"
+    country_code: str = "US"
+    segments: int = 1
+    rate_micros: int = 56_500
+    cost_micros: int = 56_500
+    twilio_cost_micros: int = 11_300
+    subcent_after_micros: int = 7_000
+    gives_back_id: int | None = None
+
+    def insert(self, how: str = "INSERT") -> str:
+        listed = ", ".join("NULL" if value is None else repr(value) for value in self)
+        return f"{how} INTO sms_charges ({', '.join(self._fields)}) VALUES ({listed})"
+
+
+def moved(account: int, balance: int, version: int, subcent: int | None = None) -> str:
+    fraction = "" if subcent is None else f", subcent_micros = {subcent}"
     return (
         f"UPDATE account_balances SET balance_cents = {balance}, account_version = {version}"
-        f" WHERE account_id = {account}"
+        f"{fraction} WHERE account_id = {account}"
     )
 
 
@@ -100,6 +131,22 @@ def test_a_line_that_follows_is_taken(books: Database) -> None:
     assert balance_store.deduct(1, 650, "all of it").account_version == 5
 
 
+def test_a_charge_and_a_give_back_that_follow_are_taken(books: Database) -> None:
+    run(
+        books,
+        moved(4, 988, 5, 7_000),
+        Line(4, 5, "debit", 6, 988).insert(),
+        Charge().insert(),
+        moved(4, 994, 6, 3_500),
+        Line(4, 6, "credit", 6, 994).insert(),
+        Charge(12, subcent_after_micros=3_500, gives_back_id=6).insert(),
+    )
+
+    assert unbalanced(books) == []
+    assert verify().differences == []
+    assert balance_store.credit_back(11).balance_after_cents == 1_000
+
+
 def test_nothing_of_a_line_is_changed(books: Database) -> None:
     changes = {
         "account_id": "2",
@@ -118,8 +165,28 @@ def test_nothing_of_a_line_is_changed(books: Database) -> None:
             run(books, f"UPDATE transactions SET {column} = {value} WHERE id = 1")
 
 
+def test_nothing_of_a_charge_is_changed(books: Database) -> None:
+    changes = {
+        "transaction_id": "10",
+        "account_id": "5",
+        "phone": "'+1…24'",
+        "country_code": "country_code",
+        "segments": "2",
+        "rate_micros": "1",
+        "cost_micros": "1",
+        "twilio_cost_micros": "NULL",
+        "subcent_after_micros": "0",
+        "gives_back_id": "NULL",
+    }
+
+    for column, value in changes.items():
+        with refused(books, kept(books, "UPDATE", "sms_charges", "a charge is never changed")):
+            run(books, f"UPDATE sms_charges SET {column} = {value} WHERE transaction_id = 8")
+
+
 def test_nothing_that_is_kept_is_deleted(books: Database) -> None:
-    words = dict(zip(KEPT, ("a line", "an order", "a redemption", "a refund"), strict=True))
+    whats = ("a line", "an order", "a redemption", "a refund", "a charge")
+    words = dict(zip(KEPT, whats, strict=True))
 
     for table, what in words.items():
         with refused(books, kept(books, "DELETE", table, f"{what} is never deleted")):
@@ -194,6 +261,8 @@ OTHER_REPLACEMENTS = [
         f" policy, created_at, {column}) VALUES (1, 1, 1, 1, 'available', '{WHEN}', {value})"
         for column, value in (("stripe_refund_id", "'re_1'"), ("transaction_id", "3"))
     ),
+    Charge(8, cost_micros=262_000, rate_micros=262_000).insert("REPLACE"),
+    Charge(4, gives_back_id=7).insert("REPLACE"),
 ]
 
 
@@ -209,7 +278,8 @@ def test_nothing_else_that_is_kept_is_replaced_whatever_the_connection_is_set_to
         "UPDATE order_refunds SET stripe_refund_id = 're_1'",
     )
 
-    with refused(books, "is never replaced"):
+    # Of two guards that would refuse it either one may speak.
+    with refused(books, f"is never replaced|{COSTS}"):
         run(books, replacement)
 
 
@@ -249,6 +319,66 @@ def test_a_line_of_an_account_without_a_balance_is_refused(books: Database) -> N
         run(books, Line(3, 1, balance_after_cents=50).insert())
 
 
+DEBIT = Line(4, 5, "debit", 6, 988)
+CREDIT, GIVEN = Line(4, 5, "credit", 6, 1_000), Charge(subcent_after_micros=0)
+CREDIT_OF_GB = Line(4, 5, "credit", 26, 1_020)
+GIVEN_OF_GB = Charge(rate_micros=262_000, cost_micros=262_000, subcent_after_micros=5_500)
+
+
+@pytest.mark.parametrize(
+    ("line", "subcent", "charge"),
+    [
+        pytest.param(DEBIT, 7_000, Charge(subcent_after_micros=6_999), id="another fraction"),
+        pytest.param(DEBIT, 6_999, Charge(), id="a balance with another fraction"),
+        pytest.param(DEBIT, 7_001, Charge(subcent_after_micros=7_001), id="a micro too little"),
+        pytest.param(DEBIT, 7_000, Charge(rate_micros=56_499, cost_micros=56_499), id="less"),
+        pytest.param(DEBIT, 7_000, Charge(rate_micros=60_000, cost_micros=60_000), id="more"),
+        pytest.param(DEBIT, 7_000, Charge(account_id=5), id="of another account's line"),
+        pytest.param(DEBIT, 7_000, Charge(99), id="of no line"),
+        pytest.param(DEBIT._replace(transaction_type="refund"), 7_000, Charge(), id="by a refund"),
+        pytest.param(
+            CREDIT,
+            0,
+            GIVEN._replace(rate_micros=63_500, cost_micros=63_500),
+            id="a charge that adds",
+        ),
+        *(
+            pytest.param(
+                line, charge.subcent_after_micros, charge._replace(gives_back_id=of), id=what
+            )
+            for line, charge, of, what in (
+                (DEBIT, GIVEN, 6, "a give-back that takes away"),
+                (CREDIT, GIVEN, 4, "a give-back of another account's credit"),
+                (CREDIT, GIVEN, 5, "a give-back of a credit"),
+                (CREDIT, GIVEN, 10, "a give-back of another account's charge"),
+                (CREDIT_OF_GB, GIVEN_OF_GB, 6, "a give-back of another amount"),
+                (CREDIT_OF_GB, GIVEN_OF_GB, 7, "a give-back for the second time"),
+                (CREDIT_OF_GB, GIVEN_OF_GB, 8, "a give-back of a give-back"),
+            )
+        ),
+    ],
+)
+def test_a_charge_that_does_not_follow_is_refused(
+    books: Database, line: Line, subcent: int, charge: Charge
+) -> None:
+    with refused(books, f"{COSTS}|a charge is never replaced|ix_sms_charges_gives_back_id"):
+        run(
+            books,
+            moved(4, line.balance_after_cents, 5, subcent),
+            line.insert(),
+            charge.insert(),
+        )
+
+
+def test_a_charge_does_not_come_after_its_line(books: Database) -> None:
+    by_hand = balance_store.deduct(4, 6, "by hand").id
+    balance_store.deduct(4, 1, "by hand")
+    charge = Charge(by_hand, rate_micros=60_000, cost_micros=60_000, subcent_after_micros=3_500)
+
+    with refused(books, COSTS):
+        run(books, charge.insert())
+
+
 def test_an_older_worker_writes_no_line(books: Database) -> None:
     """It moves the balance and knows of no number: as tbpay did before there was one."""
     with refused(books, f"{FOLLOWS}|account_version"):
@@ -277,6 +407,23 @@ ALONE = {
     "a balance of nobody's": (
         "INSERT INTO account_balances (account_id, balance_cents, updated_at)"
         f" VALUES (3, 5, '{WHEN}')",
+        "a balance is what its last line says",
+    ),
+    "a fraction": (
+        "UPDATE account_balances SET subcent_micros = 1 WHERE account_id = 1",
+        "a balance is what its last line says",
+    ),
+    "a fraction after charges": (
+        "UPDATE account_balances SET subcent_micros = 0 WHERE account_id = 4",
+        "a balance is what its last line says",
+    ),
+    "a fraction of nobody's": (
+        "INSERT INTO account_balances (account_id, balance_cents, subcent_micros, updated_at)"
+        f" VALUES (3, 0, 5, '{WHEN}')",
+        "a balance is what its last line says",
+    ),
+    "a fraction and a line without a charge": (
+        f"{moved(4, 988, 5, 7_000)}; {DEBIT.insert()}",
         "a balance is what its last line says",
     ),
     "a balance of another's": (
@@ -335,7 +482,9 @@ def test_a_session_that_replicates_is_guarded_all_the_same(books: Database) -> N
         ("UPDATE transactions SET amount_cents = 1", "its rows are kept"),
         ("DELETE FROM orders", "its rows are kept"),
         ("TRUNCATE order_refunds", "its rows are kept"),
+        ("DELETE FROM sms_charges", "its rows are kept"),
         (Line().insert(), FOLLOWS),
+        (Charge(8).insert(), COSTS),
         *ALONE.values(),
     ):
         with refused(books, message):
@@ -377,26 +526,41 @@ class UndoneError(Exception):
 
 
 def test_a_trail_that_does_not_lead_to_its_balance_is_not_written_on(books: Database) -> None:
-    if isinstance(books, PostgresDatabase):
-        run(books, "ALTER TABLE account_balances DISABLE TRIGGER account_balances_follow")
-    run(books, moved(1, 700, 3))
-    if isinstance(books, PostgresDatabase):
-        run(books, "ALTER TABLE account_balances ENABLE ALWAYS TRIGGER account_balances_follow")
-    before = dump(books)
+    tamper(books, moved(1, 700, 3))
 
-    for write in (
+    assert_not_written_on(
+        books,
+        1,
         lambda: balance_store.add_credits(1, 5, "a gift"),
         lambda: balance_store.deduct(1, 5, "a message", key="key-0002"),
+        lambda: balance_store.charge_sms(1, "+12015550123"),
         lambda: order_store.refund(1),
-    ):
+    )
+
+    assert balance_store.add_credits(2, 5, "a gift").balance_after_cents == 505
+
+
+def test_charges_that_do_not_lead_to_the_fraction_are_not_added_to(books: Database) -> None:
+    tamper(books, moved(4, 994, 4, 3_499))
+
+    assert_not_written_on(
+        books,
+        4,
+        lambda: balance_store.charge_sms(4, "+12015550123"),
+        lambda: balance_store.charge_sms(4, "+12015550123", key="key-0002"),
+        lambda: balance_store.credit_back(6),
+    )
+
+
+def assert_not_written_on(books: Database, account: int, *writes: Callable[[], object]) -> None:
+    before = dump(books)
+    for write in writes:
         with pytest.raises(UnavailableError) as refusal:
             write()
         assert refusal.value.code is Code.CORRUPT
         assert refusal.value.message == (
-            "the trail of account 1 does not lead to its balance: nothing was written"
+            f"the trail of account {account} does not lead to its balance: nothing was written"
         )
         assert refusal.value.hint is not None
-        assert refusal.value.hint.endswith("ledger verify --account 1")
-
+        assert refusal.value.hint.endswith(f"ledger verify --account {account}")
     assert dump(books) == before
-    assert balance_store.add_credits(2, 5, "a gift").balance_after_cents == 505

@@ -42,7 +42,8 @@ from tbpay.errors import (
 )
 from tbpay.guards import GUARDS
 from tbpay.migrations import HEAD, Difference, Revision, Table
-from tbpay.stores import account_store
+from tbpay.reports.verify import verify
+from tbpay.stores import account_store, balance_store
 
 HISTORY = [
     Revision("0001", "the web application's accounts"),
@@ -228,6 +229,30 @@ def test_a_downgrade_on_a_server_that_was_confirmed_drops_the_rows(server: Datab
 
     assert (done.revision, done.backup) == ("0001", None)
     assert rows(server, "SELECT count(*) FROM accounts") == [(2,)]
+
+
+def test_a_downgrade_that_drops_charges_leaves_the_whole_cents(there: Database) -> None:
+    make(there, *FEW_ACCOUNTS)
+    migrations.upgrade()
+    balance_store.add_credits(1, 1_000, "a gift")
+    balance_store.charge_sms(1, "+12015550123")
+    lines = "SELECT id, amount_cents, balance_after_cents FROM transactions ORDER BY id"
+    before = rows(there, lines)
+
+    with pytest.raises(ConfirmationError, match=r"drops sms_charges \(1 row\)"):
+        migrations.downgrade("0006", confirmed=None)
+    migrations.downgrade("0006", confirmed="0006")
+    down = rows(there, "SELECT * FROM account_balances")
+    migrations.upgrade()
+
+    assert [amount for _, amount, _ in before] == [1_000, 6]
+    assert [balance[2] for balance in down] == [994]
+    assert rows(there, lines) == before
+    assert balance_store.get_or_create(1).subcent_micros == 0
+    charge = balance_store.charge_sms(1, "+12015550123").sms_charge
+    assert charge is not None
+    assert (charge.subcent_after_micros, verify().differences) == (3_500, [])
+    assert migrations.check() == []
 
 
 @pytest.mark.usefixtures("there")

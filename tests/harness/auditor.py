@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from databases import Database
-from deeds import SESSION
+from deeds import DESTINATIONS, SESSION
 from findings import Case, Finding, Kind, done, grouped, shown_as, wrong
-from found import Line
+from found import Charge, Line
 from journal import Asked, Call
 from purchases import audit_codes, audit_order
 
 from tbpay.errors import Code as Reason
+
+_CENT = 10_000
 
 # What a call asks for, or a row is: equal where the one is what the other asked for.
 _Thing = tuple[Any, ...]
@@ -57,8 +59,9 @@ def _findings(case: Case) -> Iterator[Finding]:
 def _deeds(case: Case) -> Iterator[Finding]:
     things: dict[str, list[tuple[int, _Thing]]] = defaultdict(list)
     for name, row_id, thing in _named(case):
-        if name in case.by_name:
-            things[case.by_name[name].deed].append((row_id, thing))
+        call = case.by_name.get(name) or case.deeds.get(name)
+        if call is not None:
+            things[call.deed].append((row_id, thing))
         else:
             yield Finding(Kind.PHANTOM, f"nobody asked for {thing} of {name}")
     deeds = grouped((call.deed, call) for call in case.calls if call.verb in _THINGS)
@@ -68,10 +71,18 @@ def _deeds(case: Case) -> Iterator[Finding]:
 
 
 def _named(case: Case) -> Iterator[tuple[str, int, _Thing]]:
-    """Walk everything that bears the name of a call."""
+    """Walk everything that bears the name of a call, or of its deed."""
     thing: _Thing
+    for charge in case.found.charges:
+        line_id = charge.transaction_id
+        if charge.gives_back_id is not None:
+            yield f"charge {charge.gives_back_id}, given back", line_id, ("credit_back",)
+            continue
+        what = charge.phone, charge.country_code, charge.segments, charge.cost_micros
+        line = case.line[line_id]
+        yield line.idempotency_key or line.description, line_id, ("charge", line.account_id, *what)
     for line in case.found.lines:
-        if line.order_id is None:
+        if line.order_id is None and line.id not in case.charge:
             thing = line.transaction_type, line.account_id, line.amount_cents
             yield line.description, line.id, thing
     for order in case.found.orders:
@@ -135,6 +146,8 @@ def _fits(call: Call, stand: list[_Thing]) -> bool:
 _THINGS: dict[str, Callable[[Asked], list[_Thing]]] = {
     "credit": lambda asked: [("credit", asked["account"], asked["cents"])],
     "debit": lambda asked: [("debit", asked["account"], asked["cents"])],
+    "charge": lambda asked: [_sold(asked)],
+    "credit_back": lambda _: [("credit_back",)],
     "transfer": lambda asked: [
         ("debit", asked["giver"], asked["cents"]),
         ("credit", asked["taker"], asked["cents"]),
@@ -142,6 +155,12 @@ _THINGS: dict[str, Callable[[Asked], list[_Thing]]] = {
     "order": lambda asked: [("order", asked["account"], asked["type"], asked["cents"])],
     "refund": lambda asked: [("refund", asked["order"], asked["cents"], asked["policy"])],
 }
+
+
+def _sold(asked: Asked) -> _Thing:
+    to, segments = DESTINATIONS[asked["phone"]], asked["segments"]
+    cost_micros = segments * to.rate_micros
+    return "charge", asked["account"], to.masked, to.country, segments, cost_micros
 
 
 def _trails(case: Case) -> Iterator[Finding]:
@@ -159,18 +178,48 @@ def _trails(case: Case) -> Iterator[Finding]:
         stands = (balance.balance_cents, balance.account_version)
         if stands != ((last.balance_after_cents, last.account_version) if last else (0, 0)):
             yield Finding(Kind.HALF, f"{balance} after {last}")
-        for line, after_cents in _running(trail):
-            if line.balance_after_cents != after_cents:
-                yield wrong(f"{line} does not come to {after_cents}")
-            if after_cents < 0 and line.transaction_type == "debit":
-                call = case.by_name.get(line.description)
-                if call is None or not call.asked.get("below"):
-                    yield wrong(f"{line} takes more than there was")
+        stands_micros = 0
+        for line in trail:
+            # After the line before it, as that stands.
+            yield from _line(case, line, stands_micros)
+            stands_micros = line.balance_after_cents * _CENT + _fraction(case, line, stands_micros)
+        if balance.subcent_micros != stands_micros % _CENT:
+            yield Finding(Kind.HALF, f"{balance} after {stands_micros} micros")
 
 
-def _running(trail: list[Line]) -> Iterator[tuple[Line, int]]:
-    """Walk a trail with what each line should come to, after the line before it as it stands."""
-    before_cents = 0
-    for line in trail:
-        yield line, before_cents + line.step_cents
-        before_cents = line.balance_after_cents
+def _line(case: Case, line: Line, before_micros: int) -> Iterator[Finding]:
+    charge = case.charge.get(line.id)
+    step_micros = line.step_cents * _CENT if charge is None else charge.step_micros
+    after_micros = before_micros + step_micros
+    stands = line.balance_after_cents, _fraction(case, line, before_micros)
+    if stands != divmod(after_micros, _CENT):
+        yield wrong(f"{line}, {charge} does not come to {after_micros} micros")
+    if line.step_cents != after_micros // _CENT - before_micros // _CENT:
+        yield wrong(f"{line}, {charge} does not lead from {before_micros} to {after_micros} micros")
+    if after_micros < 0 and line.transaction_type == "debit":
+        call = case.by_name.get(line.description)
+        if call is None or not call.asked.get("below"):
+            yield wrong(f"{line} takes more than there was")
+    if charge is not None:
+        yield from _charge(case, line, charge)
+
+
+def _fraction(case: Case, line: Line, before_micros: int) -> int:
+    """Answer the micros that stand after a line: what moves whole cents leaves them."""
+    charge = case.charge.get(line.id)
+    return before_micros % _CENT if charge is None else charge.subcent_after_micros
+
+
+def _charge(case: Case, line: Line, charge: Charge) -> Iterator[Finding]:
+    given = charge if charge.gives_back_id is None else case.charge.get(charge.gives_back_id)
+    told = "SMS to" if given is charge else "Credit back of SMS to"
+    if line.description != f"{told} {charge.phone}" or line.account_id != charge.account_id:
+        yield wrong(f"{line} is not the one of {charge}")
+    if charge.rate_micros * charge.segments != charge.cost_micros:
+        yield wrong(f"{charge} does not cost its segments")
+    if given is None or _what(given) != _what(charge):
+        yield wrong(f"{charge} gives back {given}")
+
+
+def _what(charge: Charge) -> _Thing:
+    return charge.account_id, charge.phone, charge.country_code, charge.segments, charge.cost_micros

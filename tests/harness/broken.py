@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from contention import redeem
 from databases import Database
-from deeds import OPERATIONS, SESSION, Operation, Ways, perform, transfer_steps
+from deeds import DESTINATIONS, OPERATIONS, SESSION, Operation, Ways, perform, transfer_steps
 from findings import Finding, Kind
 from journal import Answer, Call, Journal
 from killing import kill
@@ -20,11 +20,13 @@ from killing import kill
 from tbpay.database import unit_of_work
 from tbpay.errors import Code, RefusedError
 from tbpay.models import RedemptionStatus, time_text
+from tbpay.money import MICROS_PER_CENT
 from tbpay.schema import (
     account_balances,
     discount_codes,
     discount_redemptions,
     orders,
+    sms_charges,
     transactions,
 )
 from tbpay.stores import balance_store, discount_code_store, discounts, order_store
@@ -68,31 +70,82 @@ def order_by_read_then_write(call: Call) -> Answer:
 def debit_without_a_lock(call: Call) -> Answer:
     """Look how much there is, and write afterwards what should be left of it."""
     account, cents = call.asked["account"], call.asked["cents"]
-    left_cents = balance_store.get_balance(account) - cents
-    if left_cents < 0:
+    before_micros = _looked_up(account, cents * MICROS_PER_CENT)
+    with unit_of_work() as connection:
+        after_micros = before_micros - cents * MICROS_PER_CENT
+        line_id = _written(connection, account, before_micros, after_micros, call.name)
+    return {"ids": [line_id], "replayed": False}
+
+
+def charge_without_a_lock(call: Call) -> Answer:
+    """Look how much there is, to the micro, and write afterwards what should be left of it."""
+    account, segments = call.asked["account"], call.asked["segments"]
+    masked, country, rate_micros = DESTINATIONS[call.asked["phone"]]
+    cost_micros = segments * rate_micros
+    before_micros = _looked_up(account, cost_micros)
+    with unit_of_work() as connection:
+        after_micros = before_micros - cost_micros
+        line_id = _written(
+            connection, account, before_micros, after_micros, f"SMS to {masked}", call.asked["key"]
+        )
+        connection.execute(
+            sa.insert(sms_charges).values(
+                transaction_id=line_id,
+                account_id=account,
+                phone=masked,
+                country_code=country,
+                segments=segments,
+                rate_micros=rate_micros,
+                cost_micros=cost_micros,
+                subcent_after_micros=after_micros % MICROS_PER_CENT,
+            )
+        )
+    return {"ids": [line_id], "replayed": False}
+
+
+def _looked_up(account: int, wanted_micros: int) -> int:
+    """Answer a balance, and take one's time before it is used."""
+    [balance] = balance_store.find(account_ids=[account]).items
+    has_micros = balance.balance_cents * MICROS_PER_CENT + balance.subcent_micros
+    if has_micros < wanted_micros:
         raise RefusedError("not enough", code=Code.INSUFFICIENT_BALANCE)
     time.sleep(PAUSE_SECONDS)
-    now = time_text(datetime.now(UTC))
-    with unit_of_work() as connection:
-        version = connection.execute(
-            sa.update(account_balances)
-            .where(account_balances.c.account_id == account)
-            .values(
-                balance_cents=left_cents, account_version=account_balances.c.account_version + 1
-            )
-            .returning(account_balances.c.account_version)
-        ).scalar_one()
-        line = sa.insert(transactions).values(
-            account_id=account,
-            transaction_type="debit",
-            amount_cents=cents,
-            balance_after_cents=left_cents,
-            description=call.name,
-            created_at=now,
-            account_version=version,
+    return has_micros
+
+
+def _written(
+    connection: sa.Connection,
+    account: int,
+    before_micros: int,
+    after_micros: int,
+    description: str,
+    key: str | None = None,
+) -> int:
+    """Write a balance as it should be, whatever it is by now, and the line of it."""
+    left_cents, left_micros = divmod(after_micros, MICROS_PER_CENT)
+    version = connection.execute(
+        sa.update(account_balances)
+        .where(account_balances.c.account_id == account)
+        .values(
+            balance_cents=left_cents,
+            subcent_micros=left_micros,
+            account_version=account_balances.c.account_version + 1,
         )
-        line_id = connection.execute(line.returning(transactions.c.id)).scalar_one()
-    return {"ids": [line_id], "replayed": False}
+        .returning(account_balances.c.account_version)
+    ).scalar_one()
+    line = sa.insert(transactions).values(
+        account_id=account,
+        transaction_type="debit",
+        amount_cents=before_micros // MICROS_PER_CENT - left_cents,
+        balance_after_cents=left_cents,
+        description=description,
+        created_at=time_text(datetime.now(UTC)),
+        account_version=version,
+        idempotency_key=key,
+        idempotency_hash=None if key is None else "0" * 64,
+    )
+    line_id: int = connection.execute(line.returning(transactions.c.id)).scalar_one()
+    return line_id
 
 
 def transfer_in_two_commits(call: Call) -> Answer:
@@ -170,6 +223,13 @@ BROKEN = [
         _killed(debit=1),
         _ways(debit=debit_without_a_lock),
         guards=(("transactions_follow", "transactions"),),
+    ),
+    Broken(
+        "a fraction is looked at, then written",
+        Kind.WRONG,
+        _killed(charge=1),
+        _ways(charge=charge_without_a_lock),
+        guards=(("transactions_follow", "transactions"), ("sms_charges_follow", "sms_charges")),
     ),
     Broken(
         "a transfer is two commits",

@@ -4,15 +4,17 @@ import random
 from itertools import count
 from typing import Any
 
-from deeds import World
+from deeds import DESTINATIONS, World
 from journal import Asked, Call
 
 from tbpay.models import Order, OrderStatus, RefundPolicy
-from tbpay.stores import order_store
+from tbpay.stores import balance_store, order_store
 
 MIX = {
     "credit": 12,
-    "debit": 24,
+    "debit": 14,
+    "charge": 18,
+    "credit_back": 6,
     "transfer": 18,
     "order": 14,
     "complete": 11,
@@ -50,11 +52,12 @@ class Chooser:
                 return call
 
     def again(self, name: str) -> Call:
-        """Make an earlier call again, now and then with another amount under the same key."""
+        """Make an earlier call again, now and then for something else under the same key."""
         earlier = self._chance.choice(self.remembered)
         asked = earlier.asked
-        if asked["cents"] is not None and self._once_in(8):
-            asked = asked | {"cents": asked["cents"] + 1}
+        for measure in ("cents", "segments"):
+            if asked.get(measure) is not None and self._once_in(8):
+                asked = asked | {measure: asked[measure] + 1}
         return Call(name, earlier.verb, asked)
 
     def _credit(self, name: str) -> Asked:
@@ -67,6 +70,24 @@ class Chooser:
     def _debit(self, name: str) -> Asked:
         below = {"below": True} if self._once_in(20) else {}
         return self._credit(name) | below
+
+    def _charge(self, name: str) -> Asked:
+        return {
+            "account": self._chance.choice(self._world.customers),
+            "phone": self._chance.choice(list(DESTINATIONS)),
+            "segments": self._chance.randint(1, 3),
+            "fallback": self._once_in(2),
+            "key": f"the key of {name}",
+        }
+
+    def _credit_back(self, _name: str) -> Asked | None:
+        """Choose among the newest lines: some of their charges are given back already."""
+        lines = balance_store.history(self._chance.choice(self._world.customers), limit=12).items
+        charges = [it.sms_charge for it in lines if it.sms_charge is not None]
+        if not charges:
+            return None
+        charge = self._chance.choice(charges)
+        return {"charge": charge.gives_back_id or charge.transaction_id}
 
     def _transfer(self, name: str) -> Asked:
         giver, taker = self._chance.sample(self._world.purses, 2)

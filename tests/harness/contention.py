@@ -130,9 +130,11 @@ def use_keys(db: Database, seed: int, *, keys: int) -> Keying:
                 "cents": 1_000 + number + (0.1 <= kind < 0.2),
                 "key": f"the key {number}",
             }
-            verb = ["credit", "debit", "order"][number % 3]
+            verb = ["credit", "debit", "order", "charge"][number % 4]
             if verb == "order":
                 asked |= {"type": "top_up", "code": None}
+            if verb == "charge":
+                asked |= {"phone": "+12015550123", "segments": asked["cents"]}
             calls.append(outcome_of(OPERATIONS[verb], Call(f"{process}-{number}", verb, asked)))
         return calls
 

@@ -1,11 +1,13 @@
 """What workers do: the verbs of the stores, and the accounts and codes on which they do it.
 
 Everything that is done bears the name of the call that asked for it, so that it can be found: a
-line in its description, an order in its session, a refund in its reason.
+line in its description, an order in its session, a refund in its reason. A charge bears its key,
+and what gives it back names the charge.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from journal import Answer, Call, Journal, Outcome
 
@@ -21,6 +23,22 @@ PURSES = 8
 PURSE_CENTS = 10_000
 CUSTOMER_CENTS = 5_000
 SESSION = "cs_"
+
+
+class Destination(NamedTuple):
+    """Where a message goes: how it is kept, and what a segment costs; the last has no price."""
+
+    masked: str
+    country: str
+    rate_micros: int
+
+
+DESTINATIONS = {
+    "+12015550123": Destination("+1…23", "US", 56_500),
+    "+447400123456": Destination("+44…56", "GB", 262_000),
+    "+393123456789": Destination("+39…89", "IT", 463_500),
+    "+4915123456789": Destination("+49…89", "DE", 56_500),
+}
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,22 @@ def debit(call: Call) -> Answer:
         allow_negative=asked.get("below", False),
     )
     return _of_lines(line)
+
+
+def charge(call: Call) -> Answer:
+    asked = call.asked
+    line = balance_store.charge_sms(
+        asked["account"],
+        asked["phone"],
+        segments=asked["segments"],
+        fallback=asked.get("fallback", False),
+        key=asked["key"],
+    )
+    return _of_lines(line)
+
+
+def credit_back(call: Call) -> Answer:
+    return _of_lines(balance_store.credit_back(call.asked["charge"]))
 
 
 def transfer(call: Call) -> Answer:
@@ -152,6 +186,8 @@ def _of_lines(*lines: Transaction) -> Answer:
 OPERATIONS: dict[str, Operation] = {
     "credit": credit,
     "debit": debit,
+    "charge": charge,
+    "credit_back": credit_back,
     "transfer": transfer,
     "order": order,
     "complete": complete,

@@ -40,7 +40,9 @@ class Case:
         self.calls = calls
         self.by_name = {call.name: call for call in calls}
         self.of_order = grouped((call.asked.get("order"), call) for call in calls)
+        self.deeds = {call.deed: call for call in calls}
         self.line = {line.id: line for line in self.found.lines}
+        self.charge = {charge.transaction_id: charge for charge in self.found.charges}
         self.order = {order.id: order for order in self.found.orders}
         self.lines_of = grouped((line.order_id, line) for line in self.found.lines)
         self.refunds_of = grouped((refund.order_id, refund) for refund in self.found.refunds)

@@ -27,9 +27,27 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Charge:
+    transaction_id: int
+    account_id: int
+    phone: str
+    country_code: str
+    segments: int
+    rate_micros: int
+    cost_micros: int
+    subcent_after_micros: int
+    gives_back_id: int | None
+
+    @property
+    def step_micros(self) -> int:
+        return -self.cost_micros if self.gives_back_id is None else self.cost_micros
+
+
+@dataclass(frozen=True)
 class Balance:
     account_id: int
     balance_cents: int
+    subcent_micros: int
     account_version: int
 
 
@@ -89,6 +107,7 @@ class Found:
     """All of it, oldest first."""
 
     lines: list[Line]
+    charges: list[Charge]
     balances: list[Balance]
     orders: list[Order]
     refunds: list[Refund]
@@ -101,6 +120,7 @@ def read(db: Database) -> Found:
     _wait_for_the_last(db)
     return Found(
         _all(db, Line, "transactions"),
+        _all(db, Charge, "sms_charges"),
         _all(db, Balance, "account_balances"),
         _all(db, Order, "orders"),
         _all(db, Refund, "order_refunds"),

@@ -37,6 +37,8 @@ class Call:
     @property
     def deed(self) -> str:
         """What is to be done once, however many calls there are for it."""
+        if "charge" in self.asked:
+            return f"charge {self.asked['charge']}, given back"
         return self.asked.get("key") or self.asked.get("stripe") or self.name
 
     @property

@@ -257,6 +257,8 @@ def bad_reads(world: World, account: int) -> list[str]:
     if min(purses.values()) < 0:
         bad.append(f"less than nothing: {purses}")
     stands = (balance.balance_cents, balance.account_version)
-    if stands != (last.balance_after_cents, last.account_version):
+    charge = last.sms_charge
+    is_left = charge is None or charge.subcent_after_micros == balance.subcent_micros
+    if stands != (last.balance_after_cents, last.account_version) or not is_left:
         bad.append(f"{balance} after {last}")
     return bad

@@ -170,8 +170,11 @@ def work_alone(seed: int, calls: int) -> list[Call]:
 
 TRIGGERS = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
 LAST_LINE = (
-    f"id = (SELECT max(id) FROM transactions WHERE order_id IS NULL AND account_id <= {CUSTOMERS})"
+    f"id = (SELECT max(id) FROM transactions WHERE order_id IS NULL AND account_id <= {CUSTOMERS}"
+    " AND id NOT IN (SELECT transaction_id FROM sms_charges))"
 )
+LAST_CHARGE = "id = (SELECT max(id) FROM sms_charges WHERE gives_back_id IS NULL)"
+LAST_GIVEN = "id = (SELECT max(id) FROM sms_charges WHERE gives_back_id > 0)"
 LAST_CREDIT = "id = (SELECT max(id) FROM transactions WHERE order_id > 0 AND amount_cents > 0)"
 LAST_PENDING = "id = (SELECT max(id) FROM orders WHERE status = 'pending')"
 LAST_REFUND = "id = (SELECT max(id) FROM order_refunds WHERE transaction_id > 0)"
@@ -184,16 +187,33 @@ ONE_MORE = "UPDATE discount_codes SET current_uses = current_uses + 1 WHERE id =
 TAMPERINGS = [
     (Kind.LOST, [f"DELETE FROM transactions WHERE {LAST_LINE}"]),
     (Kind.LOST, [f"DELETE FROM order_refunds WHERE {LAST_REFUND}"]),
+    (Kind.LOST, [f"DELETE FROM sms_charges WHERE {LAST_GIVEN}"]),
     (Kind.PHANTOM, [f"UPDATE transactions SET description = 'x' WHERE {LAST_LINE}"]),
     (Kind.PHANTOM, [f"UPDATE orders SET status = 'failed' WHERE {LAST_PENDING}"]),
     (Kind.PHANTOM, [ANOTHER_USE, ONE_MORE]),
     (Kind.HALF, [f"UPDATE orders SET status = 'completed' WHERE {LAST_PENDING}"]),
     (Kind.HALF, [f"DELETE FROM transactions WHERE {LAST_CREDIT}"]),
     (Kind.HALF, [f"UPDATE discount_redemptions SET status = 'released' WHERE {LAST_USE}"]),
+    (Kind.PHANTOM, [f"DELETE FROM sms_charges WHERE {LAST_CHARGE}"]),
+    (Kind.PHANTOM, [f"UPDATE sms_charges SET gives_back_id = 1 WHERE {LAST_GIVEN}"]),
+    (
+        Kind.HALF,
+        ["UPDATE account_balances SET subcent_micros = 9999 - subcent_micros WHERE id = 1"],
+    ),
     (Kind.HALF, [ONE_MORE]),
     (Kind.HALF, ["UPDATE account_balances SET balance_cents = balance_cents + 1 WHERE id = 1"]),
     (Kind.WRONG, [f"UPDATE transactions SET amount_cents = amount_cents + 1 WHERE {LAST_LINE}"]),
     (Kind.WRONG, [f"UPDATE order_refunds SET claw_back_cents = 99999 WHERE {LAST_REFUND}"]),
+    (Kind.WRONG, [f"UPDATE sms_charges SET subcent_after_micros = 1 WHERE {LAST_CHARGE}"]),
+    (Kind.WRONG, [f"UPDATE sms_charges SET country_code = 'CA' WHERE {LAST_CHARGE}"]),
+    (
+        Kind.WRONG,
+        [f"UPDATE sms_charges SET rate_micros = 1, cost_micros = segments WHERE {LAST_CHARGE}"],
+    ),
+    (
+        Kind.WRONG,
+        [f"UPDATE sms_charges SET segments = 9, cost_micros = 9 * rate_micros WHERE {LAST_GIVEN}"],
+    ),
 ]
 
 

@@ -22,10 +22,13 @@ from probes import rows, unbalanced
 from tbpay import database
 from tbpay.database import unit_of_work
 from tbpay.errors import Code, ConflictError, NotFoundError, RefusedError, TbpayError
-from tbpay.models import Order
+from tbpay.models import Order, Transaction
 from tbpay.stores import account_store, balance_store, discount_code_store, order_store
 
 LIVE = ("reserved", "redeemed")
+CENT = 10_000
+RATES = {"US": 56_500, "GB": 262_000}
+NUMBERS = {"US": "+12015550123", "GB": "+447400123456", "DE": "+4915123456789"}
 
 
 @dataclass
@@ -71,14 +74,22 @@ class PlainCode:
 
 
 @dataclass
+class PlainCharge:
+    account: int
+    cost: int
+    given: tuple[int, ...] | None = None
+
+
+@dataclass
 class PlainLedger:
-    """What the stores should do, without a database."""
+    """What the stores should do, without a database. Balances and costs are in micros."""
 
     balances: dict[int, int] = field(default_factory=dict)
     orders: dict[int, PlainOrder] = field(default_factory=dict)
     codes: dict[str, PlainCode] = field(default_factory=dict)
     uses: list[PlainUse] = field(default_factory=list)
     refunds: list[PlainRefund] = field(default_factory=list)
+    charges: list[PlainCharge] = field(default_factory=list)
     keys: dict[tuple[str, str], tuple[Any, Any]] = field(default_factory=dict)
     lines: int = 0
 
@@ -145,13 +156,49 @@ class PlainLedger:
             if order.status == "failed":
                 raise ConflictError("")
             order.credited = amount
-        after = self.balances[account] + (amount if kind == "credit" else -amount)
-        if kind != "credit" and after < 0 and not may_owe:
+        step = CENT * amount
+        self._move_balance(account, step if kind == "credit" else -step, may_owe=may_owe)
+        self._remember("line", key, (account, kind, amount, number), amount)
+        return amount, False
+
+    def charge(
+        self, account: int, country: str, segments: int, fallback: bool, key: str | None
+    ) -> tuple[int, ...]:
+        if account not in self.balances:
+            raise NotFoundError("")
+        asked = ("charge", account, country, segments)
+        if (replay := self._replay("line", key, asked)) is not None:
+            return *replay, True
+        if country not in RATES and not fallback:
+            raise RefusedError("", code=Code.UNPRICED)
+        cost = segments * RATES.get(country, RATES["US"])
+        told = self._move_balance(account, -cost)
+        self.charges.append(PlainCharge(account, cost))
+        self._remember("line", key, asked, told)
+        return *told, False
+
+    def give_back(self, number: int | None) -> tuple[int, ...]:
+        if number is None:
+            raise ConflictError("")
+        if number > len(self.charges):
+            raise NotFoundError("")
+        charge = self.charges[number - 1]
+        if charge.given is not None:
+            return *charge.given, True
+        charge.given = self._move_balance(charge.account, charge.cost)
+        return *charge.given, False
+
+    def _move_balance(
+        self, account: int, step: int, *, may_owe: bool = False
+    ) -> tuple[int, int, int]:
+        """Answer by how much the whole cents moved, and what the balance came to."""
+        before = self.balances[account]
+        after = before + step
+        if step < 0 and after < 0 and not may_owe:
             raise RefusedError("", code=Code.INSUFFICIENT_BALANCE)
         self.balances[account] = after
         self.lines += 1
-        self._remember("line", key, (account, kind, amount, number), amount)
-        return amount, False
+        return abs(after // CENT - before // CENT), after // CENT, after % CENT
 
     def create_order(
         self, account: int, amount: int, code: str | None, key: str | None
@@ -228,14 +275,13 @@ class PlainLedger:
         if order.amount:
             claw_back = order.credit * after // order.amount
             claw_back -= order.credit * before // order.amount
-        taken, has = claw_back, self.balances[order.account]
+        taken, has = claw_back, self.balances[order.account] // CENT
         if policy == "available":
             taken = min(claw_back, max(has, 0))
         elif policy == "refuse" and has < claw_back:
             raise RefusedError("", code=Code.INSUFFICIENT_BALANCE)
         if taken:
-            self.balances[order.account] -= taken
-            self.lines += 1
+            self._move_balance(order.account, -CENT * taken, may_owe=True)
         made = PlainRefund(number, after - before, claw_back, claw_back - taken, stripe)
         self.refunds.append(made)
         if after == order.amount:
@@ -313,6 +359,7 @@ class Stores:
 
     accounts: list[int] = field(default_factory=list)
     orders: list[int] = field(default_factory=list)
+    charges: list[int] = field(default_factory=list)
 
     def open_account(self) -> int:
         self.accounts.append(account_store.create().id)
@@ -360,6 +407,24 @@ class Stores:
         )
         return line.amount_cents, line.replayed
 
+    def charge(
+        self, account: int, country: str, segments: int, fallback: bool, key: str | None
+    ) -> tuple[int, ...]:
+        line = balance_store.charge_sms(
+            self._account(account), NUMBERS[country], segments=segments, fallback=fallback, key=key
+        )
+        if not line.replayed:
+            self.charges.append(line.id)
+        return told(line)
+
+    def give_back(self, number: int | None) -> tuple[int, ...]:
+        if number is None:
+            # The first line of all is the credit of an order.
+            line_id = balance_store.history(self.accounts[0], limit=None).items[-1].id
+        else:
+            line_id = self.charges[number - 1] if number <= len(self.charges) else NOWHERE
+        return told(balance_store.credit_back(line_id))
+
     def create_order(
         self, account: int, amount: int, code: str | None, key: str | None
     ) -> tuple[Any, ...]:
@@ -401,6 +466,12 @@ def shown(order: Order) -> tuple[Any, ...]:
     return order.status, order.amount_cents, order.credit_cents, order.stripe_payment_intent_id
 
 
+def told(line: Transaction) -> tuple[int, ...]:
+    assert line.sms_charge is not None
+    subcent_micros = line.sms_charge.subcent_after_micros
+    return line.amount_cents, line.balance_after_cents, subcent_micros, line.replayed
+
+
 # Few of everything, so that the steps meet; and always one more than there is.
 accounts, numbers = st.integers(1, 3), st.integers(1, 6)
 cents = st.sampled_from([1, 7, 60, 100])
@@ -437,6 +508,13 @@ steps: st.SearchStrategy[Step] = st.one_of(
             keys,
         ),
     ),
+    st.tuples(
+        st.just("charge"),
+        st.tuples(
+            accounts, st.sampled_from(sorted(NUMBERS)), st.integers(1, 3), st.booleans(), keys
+        ),
+    ),
+    st.tuples(st.just("give_back"), st.tuples(st.sampled_from([1, 1, 2, 2, 3, 4, None]))),
     st.tuples(st.just("create_order"), st.tuples(accounts, cents, st.none() | names, keys)),
     st.tuples(
         st.just("move"),
@@ -475,6 +553,8 @@ class Ledger(RuleBasedStateMachine):
             ("create_order", (1, 100, "AAA", "key-0001")),
             ("create_order", (1, 100, None, None)),
             ("move", (2, "completed", None)),
+            ("charge", (1, "US", 1, False, None)),
+            ("charge", (1, "GB", 2, False, "key-0002")),
         ):
             self.step((name, arguments))
 
@@ -507,7 +587,11 @@ class Ledger(RuleBasedStateMachine):
         codes = discount_code_store.find(limit=None).items
 
         assert [it.account_id for it in balances] == self.stores.accounts
-        assert [it.balance_cents for it in balances] == list(self.plain.balances.values())
+        assert [CENT * it.balance_cents + it.subcent_micros for it in balances] == list(
+            self.plain.balances.values()
+        )
+        costs = "SELECT cost_micros FROM sms_charges WHERE gives_back_id IS NULL ORDER BY id"
+        assert rows(self.db, costs) == [(charge.cost,) for charge in self.plain.charges]
         orders = [shown(order) for order in reversed(order_store.find(limit=None).items)]
         assert orders == [order.shown() for order in self.plain.orders.values()]
         assert {it.code: (it.current_uses, it.reserved_uses) for it in codes} == {
