@@ -51,6 +51,10 @@ BARE = 2
 NAMED: dict[str, tuple[Call, list[int]]] = {
     "credit by key": (lambda _: balance_store.add_credits(1, 5, "a gift", key="key-0001"), [5]),
     "debit by key": (lambda _: balance_store.deduct(1, 5, "a message", key="key-0001"), [5]),
+    "charge by key": (
+        lambda _: balance_store.charge_sms(1, "+12015550123", key="key-0001"),
+        [6],
+    ),
     "credit by order": (
         lambda _: balance_store.add_credits(1, 5, "by hand", order_id=BARE),
         [5],
