@@ -16,8 +16,8 @@ from tbpay.errors import InvalidInputError, excerpt
 from tbpay.files import TextFile
 from tbpay.money import MICROS_PER_CENT, exact_cents
 from tbpay.rates import Rate, RateTable
-from tbpay.segments import measure
-from tbpay.sms_pricing import MAX_SEGMENTS, locate
+from tbpay.segments import Culprit, SegmentCount, count_segments, measure
+from tbpay.sms_pricing import locate
 
 MAX_REFUSED = 1_000
 """How many refused lines a campaign names; it counts all of them."""
@@ -68,6 +68,8 @@ class Campaign:
 
     ``cost_cents`` is exactly what ``cost_micros`` is. ``unpriced`` countries stand apart, those
     with the most recipients first. Of ``refused_lines`` the first thousand are in ``refused``.
+    ``encoding``, ``units`` and ``culprits`` are those of a text for all; None and nothing where
+    there is none, or where each line has its own.
     """
 
     recipients: int
@@ -78,6 +80,9 @@ class Campaign:
     unpriced: list[UnpricedCountry]
     refused_lines: int
     refused: list[RefusedLine]
+    encoding: str | None = None
+    units: int | None = None
+    culprits: tuple[Culprit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,33 +102,31 @@ def estimate(
     segments: int | None = None,
     text: str | None = None,
     at: datetime | None = None,
-    on_progress: Callable[[int, int | None], None] | None = None,
+    on_progress: Callable[[int, int, int | None], None] | None = None,
 ) -> Campaign:
     """Price a message to every number of a file, by the rates in force ``at`` a time, or now.
 
-    ``source`` is a file's path, or ``-`` for stdin: one number a line; or, where its first line has
-    a letter, CSV with a header that names a column ``number`` or ``phone``. A column ``text`` gives
-    each line a message of its own; else all have as many ``segments``, 1 … 1,000,000, as are given,
-    or those of the ``text``, or one. Spaces, dashes, dots and parentheses in a number are left out,
-    empty lines too.
+    ``source`` is a file's path, or ``-`` for stdin: one number a line; or, where the first line
+    that is not blank has a letter, CSV with a header that names a column ``number`` or ``phone``. A
+    column ``text`` gives each line a message of its own; else all have as many ``segments``,
+    1 … 1,000,000, as are given, or those of the ``text``, or one. Spaces, dashes, dots and
+    parentheses in a number are left out, blank lines too.
 
-    ``on_progress`` is told how many lines of about how many are done; of a pipe nobody knows how
-    many there are. Raises InvalidInputError for a file that is no such list, and for a message that
-    is none, or more than one; UnavailableError for a file that cannot be read.
+    ``on_progress`` is told how many lines are done, and how many bytes of how many are read; None
+    for a pipe, of which nobody knows how many there are. Raises InvalidInputError for a file that
+    is no such list, and for a message that is none, or more than one; UnavailableError for a file
+    that cannot be read.
     """
-    segments_each = _segments_each(segments, text)
+    counted_text = _counted(segments, text)
+    segments_each = (segments or 1) if counted_text is None else counted_text.segments
     one_for_all = segments is not None or text is not None
     moment = datetime.now(UTC) if at is None else models.moment(at, "at")
     table = rates.current()
     counts = _Counts()
-    due_line, length = _LINES_BETWEEN_TELLING, 0
+    due_line = _LINES_BETWEEN_TELLING
     with files.opened(source) as file:
         columns, records = _layout(file, one_for_all=one_for_all)
         for line, fields in records:
-            joined = "".join(fields)
-            length += len(joined) + max(1, len(fields))
-            if not joined or joined.isspace():
-                continue
             try:
                 number, own_text = columns.pick(fields)
                 country, assumed = locate(models.bare_phone(number))
@@ -137,9 +140,8 @@ def estimate(
                 tally.segments += counted
             if on_progress is not None and line >= due_line:
                 due_line = line + _LINES_BETWEEN_TELLING
-                size = file.size_bytes
-                on_progress(line, None if size is None else max(line, size * line // length))
-    return _campaign(counts, table, moment)
+                on_progress(line, file.read_bytes, file.size_bytes)
+    return _campaign(counts, table, moment, counted_text)
 
 
 def cover(account_id: int, cost_micros: int) -> Cover:
@@ -191,48 +193,58 @@ class _Columns(NamedTuple):
     text_at: int | None
 
     def pick(self, fields: list[str]) -> tuple[str, str | None]:
-        if len(fields) != self.width and (len(fields) < self.width or any(fields[self.width :])):
+        found = len(fields)
+        if found < self.width:
             raise InvalidInputError(
-                f"{len(fields)} fields under a header of {self.width}:"
+                f"{found} {'field' if found == 1 else 'fields'} under a header of {self.width}:"
+                " an empty one needs its comma too"
+            )
+        if found > self.width and any(fields[self.width :]):
+            raise InvalidInputError(
+                f"{found} fields under a header of {self.width}:"
                 " one that holds a comma stands in quotes"
             )
         return fields[self.number_at], None if self.text_at is None else fields[self.text_at]
 
 
-def _segments_each(segments: int | None, text: str | None) -> int:
-    if text is not None:
-        if segments is not None:
+def _counted(segments: int | None, text: str | None) -> SegmentCount | None:
+    """Check the message for all, and count the segments of a text."""
+    if segments is not None:
+        models.whole(segments, "segments", 1, models.MAX_SEGMENTS)
+        if text is not None:
             raise InvalidInputError("segments and text exclude each other")
-        return measure(text)[2]
-    return 1 if segments is None else models.whole(segments, "segments", 1, MAX_SEGMENTS)
+    return None if text is None else count_segments(text)
 
 
 def _layout(
     file: TextFile, *, one_for_all: bool
 ) -> tuple[_Columns, Iterable[tuple[int, list[str]]]]:
-    """Find out how a file is laid out, and answer its records after the header."""
+    """Find out how a file is laid out, and answer its records after the header, but blank ones."""
     if not any(map(str.isalpha, file.first_line)):
-        return _Columns(1, 0, None), ((line, [number]) for line, number in file.lines())
-    records = iter(file.records())
-    _, header = next(records)
+        numbers_alone = ((at, [number]) for at, number in file.lines() if number.strip())
+        return _Columns(1, 0, None), numbers_alone
+    records = ((at, fields) for at, fields in file.records() if "".join(fields).strip())
+    at, header = next(records)
     names = [name.strip().lower() for name in header]
     numbers = [place for place, name in enumerate(names) if name in ("number", "phone")]
     texts = [place for place, name in enumerate(names) if name == "text"]
     for name, places in (("number or phone", numbers), ("text", texts)):
         if len(places) > 1:
-            raise file.refusal(1, f"the header {excerpt(','.join(header))} has {name} twice")
+            raise file.refusal(at, f"the header {excerpt(','.join(header))} has {name} twice")
     if not numbers:
         raise file.refusal(
-            1, f"the header {excerpt(','.join(header))} has no column number or phone"
+            at, f"the header {excerpt(','.join(header))} has no column number or phone"
         )
     if texts and one_for_all:
         raise file.refusal(
-            1, "with a column text each line has its own message: give none for all of them"
+            at, "with a column text each line has its own message: give none for all of them"
         )
     return _Columns(len(names), numbers[0], texts[0] if texts else None), records
 
 
-def _campaign(counts: _Counts, table: RateTable, moment: datetime) -> Campaign:
+def _campaign(
+    counts: _Counts, table: RateTable, moment: datetime, counted_text: SegmentCount | None
+) -> Campaign:
     """Put prices to what was counted."""
     priced: list[tuple[Rate, _Tally]] = []
     unpriced: list[UnpricedCountry] = []
@@ -265,6 +277,9 @@ def _campaign(counts: _Counts, table: RateTable, moment: datetime) -> Campaign:
         unpriced=sorted(unpriced, key=lambda it: (-it.recipients, it.country_code)),
         refused_lines=counts.refused_lines,
         refused=counts.refused,
+        encoding=counted_text.encoding if counted_text else None,
+        units=counted_text.units if counted_text else None,
+        culprits=counted_text.culprits if counted_text else (),
     )
 
 

@@ -4,6 +4,7 @@ A file is read in pieces and never held; a line, and a CSV record over several, 
 not plain UTF-8 text is refused with the number of the line at fault and what to do about it.
 """
 
+import errno
 import os
 import re
 import stat
@@ -24,28 +25,44 @@ MAX_LINE = 65_536
 
 # No file system in use counts its times in more than that.
 _CLOCK_NS = 1_000_000_000
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 17
 # A name that is longer is shown in part.
 _MAX_NAME = 200
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _LONE_CR = re.compile(r"\r(?!\n)")
+_SPECIAL = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 @contextmanager
-def opened(name: str, *, on_bytes: Callable[[bytes], object] | None = None) -> Iterator["TextFile"]:
+def opened(
+    name: str, *, regular: bool = False, on_bytes: Callable[[bytes], object] | None = None
+) -> Iterator["TextFile"]:
     """Open a file of lines to be read once, ``-`` for stdin, and close it at the end.
 
-    ``on_bytes`` is given every byte as it is read. Raises UnavailableError for what cannot be
-    opened or read, InvalidInputError, which names file and line, for what is no text in UTF-8. A
-    mark of the byte order at the beginning is left out.
+    Only a ``regular`` file is taken where one is asked for: no pipe, which keeps its reader waiting
+    for a writer; and ``-`` is a name like any other there. ``on_bytes`` is given every byte as it
+    is read. Raises UnavailableError for what cannot be opened or read, InvalidInputError, which
+    names file and line, for what is no text in UTF-8. A mark of the byte order at the beginning is
+    left out.
     """
-    shown = "stdin" if name == STDIN else excerpt(name, _MAX_NAME)
+    stdin = name == STDIN and not regular
+    shown = excerpt(name, _MAX_NAME) if regular else shown_name(name)
     with _translated(shown):
-        stream = _open(name)
+        stream = _stdin() if stdin else _open(name, regular=regular)
     # Stdin belongs to whoever started us.
-    with nullcontext(stream) if name == STDIN else closing(stream):
+    with nullcontext(stream) if stdin else closing(stream):
         yield TextFile(shown, stream, on_bytes)
+
+
+def shown_name(name: str) -> str:
+    """Answer what messages call a file, ``-`` for stdin."""
+    return "stdin" if name == STDIN else excerpt(name, _MAX_NAME)
 
 
 def version(name: str) -> tuple[int, ...] | None:
@@ -64,7 +81,8 @@ def version(name: str) -> tuple[int, ...] | None:
 class TextFile:
     """An open file, to be read once: by ``lines``, by ``records`` or by ``text``.
 
-    ``first_line``, without its end, is known before that. ``read_bytes`` of ``size_bytes`` have
+    ``first_line``, the first that is not blank, without its end, is known before that, unless more
+    than 65,536 characters of blank lines stand before it. ``read_bytes`` of ``size_bytes`` have
     been read so far; a pipe has no size, and says None. ``name`` is what messages call the file.
     """
 
@@ -78,8 +96,12 @@ class TextFile:
         self._on_bytes = on_bytes
         self._next_line = 1
         pieces = self._pieces()
-        first = next(pieces, "")
-        self.first_line = first.partition("\n")[0].removesuffix("\r")
+        first = ""
+        for piece in pieces:
+            first += piece
+            if not piece.isspace() or len(first) > MAX_LINE:
+                break
+        self.first_line = next(filter(str.strip, _lines(first)), "")
         self._unread = chain([first], pieces)
 
     def lines(self) -> Iterator[tuple[int, str]]:
@@ -189,12 +211,18 @@ class TextFile:
         return self.refusal(line, f"over {MAX_LINE:,} characters")
 
 
-def _open(name: str) -> BinaryIO:
-    if name != STDIN:
-        return _path(name).open("rb")
+def _stdin() -> BinaryIO:
     if sys.stdin is None:
         raise UnavailableError("stdin is closed")
     return sys.stdin.buffer
+
+
+def _open(name: str, *, regular: bool) -> BinaryIO:
+    path = _path(name)
+    # Asked before it is opened, which would wait for the writer of a pipe.
+    if regular and (what := _SPECIAL.get(stat.S_IFMT(path.stat().st_mode))):
+        raise OSError(errno.EINVAL, f"Is {what}, not a file")
+    return path.open("rb")
 
 
 def _path(name: str) -> Path:

@@ -138,8 +138,10 @@ _REPLACEMENTS = {
     **dict.fromkeys("\t\u00a0\u1680\u202f\u205f\u3000", " "),
     **{chr(code): " " for code in range(0x2000, 0x200B)},
     **dict.fromkeys("\u0085\u2028\u2029", "\n"),
-    # What is not seen: soft hyphen, joiners, marks of direction, mark of the byte order.
+    # What is not seen: soft hyphen, joiners, marks of direction, mark of the byte order, and what
+    # chooses between the forms of the character before it.
     **dict.fromkeys("\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff", ""),
+    **{chr(code): "" for code in range(0xFE00, 0xFE10)},
     "×": "x",
     "⁄": "/",
     "™": "TM",

@@ -11,7 +11,6 @@ A rate is finer than a cent, so it is counted in micros, millionths of a dollar:
 rounded down and ``calculate_sms_cost_cents``, a figure for display, up.
 """
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -19,18 +18,12 @@ from typing import TYPE_CHECKING
 
 from tbpay import rates
 from tbpay.errors import Code, InvalidInputError, RefusedError, excerpt
-from tbpay.models import E164_PATTERN, CountrySMSCost, amount, whole
+from tbpay.models import E164, MAX_SEGMENTS, CountrySMSCost, amount, whole
 from tbpay.money import exact_cents, whole_cents
 from tbpay.rates import MARGIN_PERCENT as MARGIN_PERCENT, TOP_UP_CENTS, Rate, RateTable, cost_of
 
 if TYPE_CHECKING:
     from tbpay.segments import Culprit, SegmentCount
-
-# A million segments to the dearest built-in country cost less than the largest amount by hand.
-MAX_SEGMENTS = 1_000_000
-
-# Compiled here, as the patterns of many countries push this one out of re's own cache.
-_E164 = re.compile(E164_PATTERN)
 
 
 class InvalidPhoneError(InvalidInputError):
@@ -161,7 +154,7 @@ def locate(phone: str) -> tuple[str, bool]:
 
     The phone as in ``get_country_from_phone``. Raises InvalidPhoneError.
     """
-    if type(phone) is not str or not _E164.fullmatch(phone):
+    if type(phone) is not str or not E164.fullmatch(phone):
         raise InvalidPhoneError(
             f"{excerpt(phone)} is not a phone number in international form such as +447700900123"
         )

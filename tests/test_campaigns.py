@@ -21,6 +21,7 @@ from tbpay.campaigns import (
     estimate,
 )
 from tbpay.errors import InvalidInputError, NotFoundError, UnavailableError
+from tbpay.segments import Culprit
 from tbpay.sms_pricing import quote
 from tbpay.stores import balance_store
 
@@ -147,7 +148,9 @@ def test_what_people_put_in_a_number_to_read_it_is_left_out(written: Written, ty
 @pytest.mark.parametrize(
     ("typed", "reason"),
     [
-        ("07400 123456", "'07400123456' is not a phone number in international form"),
+        ("07400 123456", "'07400 123456' is not a phone number in international form"),
+        ("0044 7700 900123", "'0044 7700 900123' is not a phone number in international form"),
+        ("+44-74", "'+44-74' is not a phone number in international form"),
         ("00447400123456", "'00447400123456' is not a phone number in international form"),
         ("+44 (0)7400 123456", "'+4407400123456' is not in international form: perhaps +4474001"),
         ("+44 7400 12345x", "'+44 7400 12345x' is not a phone number in international form"),
@@ -227,13 +230,31 @@ def test_a_header_that_names_no_number_is_an_error(
 
 
 def test_a_record_that_does_not_fit_its_header_is_refused(written: Written) -> None:
-    rows = ["number,text", f"{PHONES['GB']},Hello, world", PHONES["GB"], f"{PHONES['GB']},Hello"]
+    gb = PHONES["GB"]
+    rows = ["number,text,name", f"{gb},Hello, world,Ann", f"{gb},Hello", gb, f"{gb},Hello,"]
 
     campaign = estimate(written("\n".join(rows)))
 
-    fits_not = "fields under a header of 2: one that holds a comma stands in quotes"
-    assert campaign.refused == [RefusedLine(2, f"3 {fits_not}"), RefusedLine(3, f"1 {fits_not}")]
+    in_quotes = "one that holds a comma stands in quotes"
+    needs_a_comma = "an empty one needs its comma too"
+    assert campaign.refused == [
+        RefusedLine(2, f"4 fields under a header of 3: {in_quotes}"),
+        RefusedLine(3, f"2 fields under a header of 3: {needs_a_comma}"),
+        RefusedLine(4, f"1 field under a header of 3: {needs_a_comma}"),
+    ]
     assert campaign.recipients == 1
+
+
+@pytest.mark.parametrize("blank", ["\n", "\r\n", "\n  \n\t\n", "\ufeff\n"])
+def test_a_header_may_stand_below_blank_lines(written: Written, blank: str) -> None:
+    lines = blank.count("\n")
+
+    campaign = estimate(written(f"{blank}number\n{PHONES['GB']}\nx\n"))
+
+    assert (campaign.recipients, [it.line for it in campaign.refused]) == (1, [lines + 3])
+    for header, what in [("name", "'name' has no column"), ("phone,phone", ".* has number or")]:
+        with pytest.raises(InvalidInputError, match=f", line {lines + 1}: the header {what}"):
+            estimate(written(f"{blank}{header}\n"))
 
 
 # Messages
@@ -247,6 +268,20 @@ def test_a_message_for_all_is_one_segment_unless_it_is_said_otherwise(written: W
     assert estimate(path, text="x" * 160).segments == 2
     assert estimate(path, text="x" * 161).segments == 4
     assert estimate(path, text="’" * 71).segments == 4
+
+
+def test_a_campaign_tells_what_forced_ucs_2_on_the_text_for_all(written: Written) -> None:
+    path = written(f"{PHONES['GB']}\n{PHONES['US']}\n")
+
+    def counted(**message: Any) -> tuple[str | None, int | None, tuple[Culprit, ...]]:
+        campaign = estimate(path, **message)
+        return campaign.encoding, campaign.units, campaign.culprits
+
+    assert counted(text="It’s €5") == ("UCS-2", 7, (Culprit(2, "’", "'"),))
+    assert counted(text="It's €5") == ("GSM-7", 8, ())
+    assert counted(segments=2) == counted() == (None, None, ())
+    written(f"number,text\n{PHONES['GB']},It’s\n")
+    assert counted() == (None, None, ())
 
 
 def test_with_a_column_text_each_line_has_a_message_of_its_own(written: Written) -> None:
@@ -363,15 +398,24 @@ def test_of_refused_lines_the_first_thousand_are_named_and_all_are_counted(
     assert [it.line for it in campaign.refused] == list(range(1, MAX_REFUSED + 1))
 
 
-def test_progress_is_told_in_lines_of_about_how_many(written: Written) -> None:
-    told: list[tuple[int, int | None]] = []
+def test_progress_is_told_in_lines_and_in_bytes_of_how_many(written: Written) -> None:
+    told: list[tuple[int, int, int | None]] = []
+    # Of several bytes, which are no characters of their own.
+    line = f"{PHONES['US']},é€😀\n"
+    size_bytes = len(f"number,name\n{line * 100_000}".encode())
 
     estimate(
-        written(f"{PHONES['US']}\n" * 1_000),
-        on_progress=lambda done, total: told.append((done, total)),
+        written(f"number,name\n{line * 100_000}"),
+        on_progress=lambda *progress: told.append(progress),
     )
 
-    assert told == [(256, 1_000), (512, 1_000), (768, 1_000)]
+    assert [lines for lines, _, _ in told] == list(range(256, 100_001, 256))
+    assert {size for _, _, size in told} == {size_bytes}
+    reads_bytes = [read_bytes for _, read_bytes, _ in told]
+    assert reads_bytes == sorted(reads_bytes)
+    assert reads_bytes[-1] == size_bytes
+    # Never far ahead of the lines.
+    assert max(read - lines * len(line.encode()) for lines, read, _ in told) < size_bytes // 10
 
 
 # Rates

@@ -1,4 +1,5 @@
 import hashlib
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
@@ -307,6 +308,14 @@ def test_a_country_code_that_is_none_is_a_bad_line(write: Write, code: str) -> N
     assert finding(write, country_code=code) == Finding(3, Fault.BAD_LINE, detail)
 
 
+@pytest.mark.parametrize("code", ["UK", "XX", "ZZ", "EU", "QQ"])
+def test_a_country_that_no_phone_can_have_is_a_bad_line(write: Write, code: str) -> None:
+    meant = ": write GB" if code == "UK" else ""
+    detail = f"country_code '{code}' is no country that a phone can have{meant}"
+
+    assert finding(write, country_code=code) == Finding(3, Fault.BAD_LINE, detail)
+
+
 @pytest.mark.parametrize("name", NO_NAMES, ids=lambda it: ascii(it)[:20])
 def test_a_country_name_that_is_none_is_a_bad_line(write: Write, name: str) -> None:
     found = finding(write, country_name=name)
@@ -485,6 +494,39 @@ def test_a_directory_is_no_rates_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert refusal.value.message == message
 
 
+def test_a_pipe_is_no_rates_file_and_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = str(tmp_path / "pipe")
+    os.mkfifo(name)
+    monkeypatch.setenv("TBPAY_RATES_FILE", name)
+
+    message = f"cannot read {excerpt(name, 200)}: Is a pipe, not a file"
+    for ask in ASKING:
+        with pytest.raises(UnavailableError) as refusal:
+            ask()
+        assert refusal.value.message == f"TBPAY_RATES_FILE: {message}"
+    with pytest.raises(UnavailableError) as refusal:
+        check(name)
+    assert refusal.value.message == message
+
+
+def test_the_name_of_a_rates_file_may_be_a_dash(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(write(US)).rename(tmp_path / "-")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TBPAY_RATES_FILE", "-")
+
+    assert rates.current().source == "-"
+    assert [rate.country_code for rate in rates.current().countries()] == ["US"]
+
+    Path("-").write_text("nothing of it\n")
+    with pytest.raises(InvalidInputError, match=r"^TBPAY_RATES_FILE: '-', line 1: ") as refusal:
+        rates.current()
+    assert refusal.value.hint == "tbpay pricing check ./-"
+
+
 def test_the_price_list_says_what_an_amount_buys_and_where_it_is_written(
     put_in_force: Write,
 ) -> None:
@@ -552,6 +594,41 @@ def test_a_country_that_loses_its_price_is_a_gap(write: Write) -> None:
     ]
 
 
+def test_a_new_country_may_begin_later(write: Write) -> None:
+    checked = check(write(US, GB, *OTHERS, "DE,Germany,0.08,,9999-01-01"))
+
+    assert checked.findings == []
+    assert checked.changes == [PriceChange("DE", day("9999-01-01"), None, Decimal("40.00"), None)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "GB,United Kingdom,0.0524,=1+1,2020-01-01",
+        "GB,United Kingdom,0.05240001,,2020-01-01",
+        "GB,United Kingdom,0.0524,,soon",
+        "GB,United Kingdom,0.0524",
+        "GB",
+        "gb,United Kingdom,0.0524,,2020-01-01",
+        "UK,United Kingdom,0.0524,,2020-01-01",
+    ],
+)
+def test_a_row_that_cannot_be_read_is_one_finding(write: Write, row: str) -> None:
+    for rows in ([US, row], [US, row, "GB,United Kingdom,0.06,,9999-01-01"]):
+        checked = check(write(*rows, *OTHERS))
+
+        assert [found.line for found in checked.findings] == [3]
+        assert checked.changes == []
+
+
+def test_a_row_of_the_us_that_cannot_be_read_is_one_finding(write: Write) -> None:
+    name = write("US,United States,x,,2020-01-01", GB, *OTHERS)
+
+    assert [(it.line, it.fault) for it in check(name).findings] == [(2, Fault.BAD_LINE)]
+    with pytest.raises(InvalidInputError, match=r"line 2: .* is not dollars such as 0\.0113$"):
+        read(name)
+
+
 def test_a_check_names_everything_in_the_order_of_the_lines(write: Write) -> None:
     name = write(
         US,
@@ -567,8 +644,6 @@ def test_a_check_names_everything_in_the_order_of_the_lines(write: Write) -> Non
     checked = check(name, min_margin_percent=75)
 
     assert [(found.line, found.fault) for found in checked.findings] == [
-        (None, Fault.GAP),
-        (None, Fault.GAP),
         (3, Fault.BELOW_COST),
         (4, Fault.DUPLICATE),
         (4, Fault.LOW_MARGIN),

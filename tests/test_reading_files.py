@@ -1,11 +1,15 @@
 import csv
+import fcntl
 import io
 import os
+import socket
 import subprocess
 import sys
+import termios
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +89,46 @@ def test_the_first_line_is_known_before_anything_is_read(write: Write) -> None:
     with files.opened(write(b"\xef\xbb\xbfnumber,text\r\n+447700900123,hi\r\n")) as source:
         assert source.first_line == "number,text"
         assert [line for _, line in source.lines()] == ["number,text", "+447700900123,hi"]
-    with files.opened(write(b"")) as source:
+    for blank in (b"", b"\n\r\n  \n"):
+        with files.opened(write(blank)) as source:
+            assert source.first_line == ""
+
+
+def test_blank_lines_before_the_first_one_are_lines_all_the_same(write: Write) -> None:
+    with files.opened(write(b"\xef\xbb\xbf\n \t\r\nnumber\n1\n")) as source:
+        assert source.first_line == "number"
+        assert list(source.lines()) == [(1, ""), (2, " \t"), (3, "number"), (4, "1")]
+    assert records(write(b"\n\nnumber\n")) == [(1, []), (2, []), (3, ["number"])]
+    assert text(write(b"\n\nhello\n")) == "\n\nhello"
+
+
+def test_the_first_line_may_come_after_blank_ones_from_a_pipe() -> None:
+    source, sink = os.pipe()
+
+    def type_slowly() -> None:
+        with open(sink, "wb", buffering=0) as typed:  # noqa: PTH123 - it has no path
+            for line in (b"\n", b" \n", b"number\n"):
+                typed.write(line)
+                wait_until(lambda: fcntl.ioctl(sink, termios.FIONREAD, bytes(4)) == bytes(4))
+
+    with ThreadPoolExecutor() as typist, open(source, "rb") as pipe:  # noqa: PTH123
+        typing = typist.submit(type_slowly)
+        opened = TextFile("stdin", pipe)
+        assert opened.first_line == "number"
+        assert list(opened.lines()) == [(1, ""), (2, " "), (3, "number")]
+        typing.result()
+
+
+def test_blank_lines_without_end_are_not_held(write: Write) -> None:
+    name = write(b"\n" * 30 * MEGABYTE)
+
+    tracemalloc.start()
+    with files.opened(name) as source:
         assert source.first_line == ""
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak_bytes < 8 * MEGABYTE
 
 
 def test_records_are_numbered_by_their_first_line_and_keep_the_line_ends_within_quotes(
@@ -401,6 +443,41 @@ def test_a_file_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
 def test_a_directory_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match=r"^cannot read '.*': Is a directory$"):
         lines(str(tmp_path))
+
+
+@pytest.fixture
+def no_files(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """What has a name like a file and is none, by the name."""
+    os.mkfifo(tmp_path / "pipe")
+    # The path of a socket is short.
+    with socket.socket(socket.AF_UNIX) as listening, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        listening.bind("socket")
+        yield {
+            str(tmp_path / "pipe"): "a pipe",
+            str(tmp_path / "socket"): "a socket",
+            os.devnull: "a device",
+        }
+
+
+def test_where_a_regular_file_is_needed_nobody_waits_for_a_pipe(no_files: dict[str, str]) -> None:
+    for name, what in no_files.items():
+        with pytest.raises(UnavailableError) as refusal, files.opened(name, regular=True):
+            pass
+
+        assert refusal.value.message == f"cannot read {excerpt(name, 200)}: Is {what}, not a file"
+
+
+def test_where_a_regular_file_is_needed_a_dash_is_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnavailableError, match=r"^cannot read '-': No such file"):
+        files.opened("-", regular=True).__enter__()
+
+    Path("-").write_text("a\n")
+    with files.opened("-", regular=True) as source:
+        assert (source.name, list(source.lines())) == ("'-'", [(1, "a")])
 
 
 def test_a_file_without_permission_cannot_be_read(write: Write) -> None:

@@ -164,6 +164,8 @@ def test_the_alphabet_is_the_whole_table_and_nothing_else() -> None:
         ("\u200b", ""),
         ("\ufeff", ""),
         ("\xad", ""),
+        ("\ufe00", ""),
+        ("\ufe0f", ""),
         ("\u2028", "\n"),
         # What means something else without its form, or has no plain form at all.
         ("²", None),

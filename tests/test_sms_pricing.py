@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from tbpay.errors import Code, InvalidInputError, RefusedError, excerpt
-from tbpay.models import MAX_AMOUNT_CENTS, CountrySMSCost
+from tbpay.models import MAX_AMOUNT_CENTS, MAX_SEGMENTS, CountrySMSCost
 from tbpay.segments import Culprit, count_segments
 from tbpay.sms_pricing import (
     MARGIN_PERCENT,
-    MAX_SEGMENTS,
     SMS_COSTS_BY_COUNTRY,
     InvalidPhoneError,
     Quote,

@@ -51,9 +51,7 @@ def parse_count(given: str) -> int:
 
 def parse_segments(given: str) -> int:
     """Read how many segments a message has."""
-    from tbpay.sms_pricing import MAX_SEGMENTS
-
-    return models.whole(_digits(given), "a number of segments", 1, MAX_SEGMENTS)
+    return models.whole(_digits(given), "a number of segments", 1, models.MAX_SEGMENTS)
 
 
 def parse_country(given: str) -> str:

@@ -67,7 +67,7 @@ def check_(
         option("--min-margin", parse_percent, "P", "Per cent of a price that must be earned."),
     ] = None,
 ) -> None:
-    """Check a rates file: what is wrong in it, and which prices it would change; 8 where wrong."""
+    """Check a rates file: what is wrong in it, and what it would change; exit 8 if it is wrong."""
     from tbpay.rates.checking import check
     from tbpay.rates.reading import Finding
 
@@ -82,6 +82,8 @@ def check_(
             show(each)
     else:
         show(checked.findings, kind=Finding)
+        if checked.changes:
+            note(f"{quoting.counted(len(checked.changes), 'change')} left out: see --json")
     if checked.compared_with is None:
         note("the rates in force cannot be read, so that nothing is compared with them")
     if checked.findings:

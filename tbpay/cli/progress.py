@@ -14,9 +14,10 @@ _BETWEEN_SECONDS = 0.1
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int | None], None] | None]:
-    """Offer a function that is told how many of ``what`` are done, and of how many, where known.
+def progress(what: str) -> Iterator[Callable[[int, int, int | None], None] | None]:
+    """Offer a function that is told how many of ``what`` are done.
 
+    And how many bytes are read, and of how many, where that is known; the bar is of these.
     On a terminal it draws a bar after the first second, which is gone at the end; off a terminal
     there is none, and nobody is to be told.
     """
@@ -27,14 +28,14 @@ def progress(what: str) -> Iterator[Callable[[int, int | None], None] | None]:
     began = time.monotonic()
     due, width = began + SILENT_SECONDS, 0
 
-    def tell(done: int, total: int | None) -> None:
+    def tell(done: int, read_bytes: int, size_bytes: int | None) -> None:
         nonlocal due, width
         now = time.monotonic()
         if now < due:
             return
         due = now + _BETWEEN_SECONDS
         # A line as wide as the screen would begin a new one.
-        line = _line(what, done, total, now - began)[: _screen_width() - 1]
+        line = _line(f"{done:,} {what}", read_bytes, size_bytes, now - began)[: _screen_width() - 1]
         # Before it is there: a Ctrl-C may come while it is written.
         width = max(width, len(line))
         _rewrite(line.ljust(width))
@@ -46,13 +47,15 @@ def progress(what: str) -> Iterator[Callable[[int, int | None], None] | None]:
             _rewrite(" " * width)
 
 
-def _line(what: str, done: int, total: int | None, seconds: float) -> str:
-    if total is None:
-        return f"{done:,} {what}"
-    left = int(seconds * (total - done) / done)
+def _line(done: str, read_bytes: int, size_bytes: int | None, seconds: float) -> str:
+    if size_bytes is None:
+        return done
+    # A file may grow while it is read.
+    whole_bytes = max(read_bytes, size_bytes)
+    left = int(seconds * (whole_bytes - read_bytes) / read_bytes)
     return (
-        f"[{bar(done, total):{BAR_WIDTH}}] {100 * done // total:3} %"
-        f"  {done:,} {what}, {left // 60}:{left % 60:02} left"
+        f"[{bar(read_bytes, whole_bytes):{BAR_WIDTH}}] {100 * read_bytes // whole_bytes:3} %"
+        f"  {done}, {left // 60}:{left % 60:02} left"
     )
 
 

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tbpay.cli.exits import UsageError
-from tbpay.cli.options import At, argument, chosen, option, show
+from tbpay.cli.options import At, argument, chosen, in_one_amount, option, show
 from tbpay.cli.output import Format, note, write
 from tbpay.cli.parsers import AccountRef, parse_account, parse_phone, parse_segments
 from tbpay.errors import Code, RefusedError, excerpt
-from tbpay.money import MICROS_PER_CENT, parse_cents, show_micros
+from tbpay.money import exact_cents, parse_cents, show_micros
 
 if TYPE_CHECKING:
     from tbpay.campaigns import Campaign, Cover
     from tbpay.segments import Culprit
     from tbpay.sms_pricing import Quote
 
-# On a screen there is room for so many; JSON has them all.
+# On a screen there is room for so many; JSON has them all, of refused lines the first thousand.
 SHOWN_CULPRITS = 10
+NOTED_CULPRITS = 3
 SHOWN_POSITIONS = 5
 SHOWN_REFUSED = 20
 
@@ -64,7 +65,7 @@ def quote(
         bool, typer.Option("--strict", help="Refuse a country without a price of its own.")
     ] = False,
 ) -> None:
-    """Quote what a message costs: to a number, to several, or to all of a file, a campaign.
+    """Quote what a message costs: to one number, to several, or to every number in a file.
 
     A text's segments are counted as Twilio bills them; a toll-free sender of the US and Canada has
     a little less room in each.
@@ -135,6 +136,8 @@ def _quote_numbers(
                 "segments_for_amount",
             ),
         )
+        if chosen().format is Format.TABLE:
+            _note_culprits(quoted[0])
         return
     [one] = quoted
     cover = _cover(account_id, one.cost_micros)
@@ -145,26 +148,39 @@ def _quote_numbers(
 
 
 def _lines_of(quoted: "Quote") -> dict[str, object]:
-    """Answer a quote as people read it: what says the same twice is said once."""
-    fields = {name: value for name, value in asdict(quoted).items() if value is not None}
-    del fields["culprits"]
-    # In cents they are there too, but for Twilio's, which is no business of whoever asks.
-    known = {name: value for name, value in fields.items() if not name.endswith("_micros")}
-    return known | _lines_of_culprits(quoted.culprits)
+    """Answer a quote as people read it: what says the same twice is said once, in cents."""
+    lines: dict[str, object] = {
+        name: value
+        for name, value in asdict(quoted).items()
+        if value is not None and name != "culprits" and not name.endswith("_micros")
+    }
+    if quoted.twilio_cost_micros is not None:
+        lines["twilio_cost_cents"] = exact_cents(quoted.twilio_cost_micros)
+    told = _told(quoted.culprits)
+    lines |= {f"culprit_{number}": it for number, it in enumerate(told[:SHOWN_CULPRITS], 1)}
+    if len(told) > SHOWN_CULPRITS:
+        lines["more_culprits"] = len(told) - SHOWN_CULPRITS
+    return lines
 
 
-def _lines_of_culprits(culprits: "Sequence[Culprit]") -> dict[str, object]:
-    """Answer a line for each character that forced UCS-2: where it is, what to write instead."""
+def _note_culprits(counted_text: "Quote | Campaign") -> None:
+    """Say once what forced UCS-2 on a text that goes to many."""
+    if told := _told(counted_text.culprits):
+        more = len(told) - NOTED_CULPRITS
+        shown = "; ".join(told[:NOTED_CULPRITS]) + (f"; and {more:,} more" if more > 0 else "")
+        units = counted(counted_text.units or 0, "unit")
+        note(f"the text is {counted_text.encoding}, {units}: {shown}")
+
+
+def _told(culprits: "Sequence[Culprit]") -> list[str]:
+    """Say of each character that forced UCS-2 where it is and what to write instead."""
     places: dict[tuple[str, str | None], list[str]] = {}
     for culprit in culprits:
         places.setdefault((culprit.character, culprit.replacement), []).append(
             str(culprit.position)
         )
-    lines: dict[str, object] = {}
-    for number, ((character, replacement), found) in enumerate(places.items(), 1):
-        if number > SHOWN_CULPRITS:
-            lines["more_culprits"] = len(places) - SHOWN_CULPRITS
-            break
+    told = []
+    for (character, replacement), found in places.items():
         more = len(found) - SHOWN_POSITIONS
         where = ", ".join(found[:SHOWN_POSITIONS]) + (f" and {more:,} more" if more > 0 else "")
         match replacement:
@@ -175,8 +191,8 @@ def _lines_of_culprits(culprits: "Sequence[Culprit]") -> dict[str, object]:
             case _:
                 instead = f"write {excerpt(replacement)}"
         name = " ".join(f"U+{ord(each):04X}" for each in character)
-        lines[f"culprit_{number}"] = f"{excerpt(character)} {name} at {where}: {instead}"
-    return lines
+        told.append(f"{excerpt(character)} {name} at {where}: {instead}")
+    return told
 
 
 # --- a campaign ---
@@ -191,7 +207,7 @@ def _quote_campaign(
     *,
     strict: bool,
 ) -> None:
-    from tbpay import campaigns
+    from tbpay import campaigns, files
     from tbpay.cli.progress import progress
 
     with progress("numbers") as tell:
@@ -202,11 +218,18 @@ def _quote_campaign(
     match chosen().format:
         case Format.JSON:
             show(vars(campaign) | (asdict(cover) if cover is not None else {}))
+            if campaign.refused_lines > len(campaign.refused):
+                first = f"the first {len(campaign.refused):,}"
+                note(f"of {campaign.refused_lines:,} refused lines {first} are named")
         case Format.TABLE:
             _show_campaign(campaign, cover)
+            _note_culprits(campaign)
         case _:
             show(campaign.countries, kind=campaigns.CountryShare)
             _note_what_rows_leave_out(campaign, cover)
+            _note_culprits(campaign)
+    if not campaign.recipients and not campaign.unpriced:
+        note(f"no recipients in {files.shown_name(file)}")
 
 
 def _show_campaign(campaign: "Campaign", cover: "Cover | None") -> None:
@@ -243,24 +266,31 @@ def _show_campaign(campaign: "Campaign", cover: "Cover | None") -> None:
         write("\nrefused:\n")
         show(campaign.refused[:SHOWN_REFUSED])
     if campaign.refused_lines > SHOWN_REFUSED:
-        note(f"{campaign.refused_lines - SHOWN_REFUSED:,} more lines are refused; see --json")
+        more = counted(campaign.refused_lines - SHOWN_REFUSED, "more line")
+        named = len(campaign.refused)
+        first = f", which names the first {named:,}" if campaign.refused_lines > named else ""
+        note(f"{more} refused: see --json{first}")
 
 
 def _note_what_rows_leave_out(campaign: "Campaign", cover: "Cover | None") -> None:
     for country in campaign.unpriced:
-        note(f"no price for {country.country_code}: {country.recipients:,} recipients left out")
+        left_out = counted(country.recipients, "recipient")
+        note(f"no price for {country.country_code}: {left_out} left out")
     if campaign.refused:
         first = campaign.refused[0]
-        note(
-            f"{campaign.refused_lines:,} lines are refused, the first is line"
-            f" {first.line:,}: {first.reason}"
-        )
+        refused = counted(campaign.refused_lines, "line")
+        note(f"{refused} refused, the first is line {first.line:,}: {first.reason}")
     if cover is not None and not cover.carried:
         missing = show_micros(cover.missing_micros)
         note(f"the balance of account {cover.account_id} lacks {missing} USD")
 
 
 # --- both ---
+
+
+def counted(number: int, noun: str) -> str:
+    """Say how many of something there are."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _refuse_unpriced(countries: Sequence[str]) -> None:
@@ -277,11 +307,4 @@ def _cover(account_id: int | None, cost_micros: int) -> "Cover | None":
 
 
 def _lines_of_cover(cover: "Cover | None") -> dict[str, object]:
-    if cover is None:
-        return {}
-    return {
-        "account_id": cover.account_id,
-        "balance_micros": cover.balance_cents * MICROS_PER_CENT + cover.subcent_micros,
-        "carried": cover.carried,
-        "missing_micros": cover.missing_micros,
-    }
+    return {} if cover is None else in_one_amount(asdict(cover))

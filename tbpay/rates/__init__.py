@@ -130,7 +130,9 @@ def _of_file(path: str) -> RateTable:
             _latest = version, table
         return table
     except InvalidInputError as error:
-        hint = f"tbpay pricing check {shlex.quote(path)}"
+        # A name that begins with a dash would be an option there, or stdin.
+        name = f"./{path}" if path.startswith("-") else path
+        hint = f"tbpay pricing check {shlex.quote(name)}"
         raise InvalidInputError(f"TBPAY_RATES_FILE: {error.message}", hint=hint) from error
     except UnavailableError as error:
         raise UnavailableError(f"TBPAY_RATES_FILE: {error.message}") from error

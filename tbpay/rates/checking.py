@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from tbpay import rates
+from tbpay import files, rates
 from tbpay.errors import TbpayError
 from tbpay.money import exact_cents
 from tbpay.rates import Rate, RateTable
@@ -46,16 +46,18 @@ class RatesCheck:
 def check(path: str, *, min_margin_percent: int | None = None) -> RatesCheck:
     """Check a rates file, ``-`` for stdin, and compare it with the rates in force.
 
+    A country of which a row cannot be read is neither missed nor compared.
+
     - ``bad_line``: a row that cannot be read; ``too_fine``: a price finer than a micro;
     - ``duplicate``: a second price of a country from the same time on;
-    - ``gap``: a country that has a price today and none in the file, or none yet; always the US;
+    - ``gap``: a country that has a price today and none in the file, or none yet; the US always;
     - ``below_cost``: a customer price below Twilio's; ``low_margin``: less than
       ``min_margin_percent`` of it is earned.
 
-    Raises UnavailableError for a file that cannot be read, InvalidInputError for one that is no
-    CSV with the header of a rates file.
+    Raises UnavailableError for a file that cannot be read, and for what is no regular file but
+    stdin; InvalidInputError for one that is no CSV with the header of a rates file.
     """
-    scanned = scan(path)
+    scanned = scan(path, regular=path != files.STDIN)
     try:
         in_force = rates.current()
     except TbpayError:
@@ -65,7 +67,7 @@ def check(path: str, *, min_margin_percent: int | None = None) -> RatesCheck:
     found = [
         *scanned.findings,
         *_margins(scanned, min_margin_percent or 0),
-        *_gaps(scanned, in_force, now),
+        *([] if in_force is None else _gaps(scanned, in_force, now)),
     ]
     return RatesCheck(
         file=path,
@@ -73,7 +75,7 @@ def check(path: str, *, min_margin_percent: int | None = None) -> RatesCheck:
         rates=len(scanned.rows),
         compared_with=None if in_force is None else in_force.source,
         findings=sorted(found, key=lambda finding: finding.line or 0),
-        changes=[] if in_force is None else list(_changes(in_force, scanned.table, now)),
+        changes=[] if in_force is None else list(_changes(scanned, in_force, now)),
     )
 
 
@@ -87,24 +89,26 @@ def _margins(scanned: RatesFile, floor_percent: int) -> Iterator[Finding]:
             yield Finding(line, Fault.LOW_MARGIN, detail)
 
 
-def _gaps(scanned: RatesFile, in_force: RateTable | None, now: datetime) -> Iterator[Finding]:
-    priced = scanned.table.by_country
+def _gaps(scanned: RatesFile, in_force: RateTable, now: datetime) -> Iterator[Finding]:
     lines = {rate: line for line, rate in reversed(scanned.rows.items())}
-    # That the US have a price is asked of every file.
-    for country, dated in priced.items():
-        if country != "US" and dated[0].effective_from > now:
-            detail = f"{country} has no price before {dated[0].effective_from:%Y-%m-%d}"
-            yield Finding(lines[dated[0]], Fault.GAP, detail)
-    for rate in [] if in_force is None else in_force.countries(now):
-        if rate.country_code not in {"US", *priced}:
-            yield Finding(
-                None, Fault.GAP, f"{rate.country_code} has a price today and none in the file"
-            )
+    for country in (rate.country_code for rate in in_force.countries(now)):
+        # That the US have a price is asked of every file.
+        if country == "US" or country in scanned.unread:
+            continue
+        first = next(iter(scanned.table.by_country.get(country, [])), None)
+        if first is None:
+            yield Finding(None, Fault.GAP, f"{country} has a price today and none in the file")
+        elif first.effective_from > now:
+            detail = f"{country} has no price before {first.effective_from:%Y-%m-%d}"
+            yield Finding(lines[first], Fault.GAP, detail)
 
 
-def _changes(in_force: RateTable, new: RateTable, now: datetime) -> Iterator[PriceChange]:
+def _changes(scanned: RatesFile, in_force: RateTable, now: datetime) -> Iterator[PriceChange]:
     """Follow each country from its price of today through all that the file has for it."""
+    new = scanned.table
     for country in dict.fromkeys([*in_force.by_country, *new.by_country]):
+        if country in scanned.unread:
+            continue
         before = in_force.in_force(country, now)
         later = [rate for rate in new.by_country.get(country, ()) if rate.effective_from > now]
         for after in [new.in_force(country, now), *later]:

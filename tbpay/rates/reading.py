@@ -32,6 +32,8 @@ _TIME = (
     r"([Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?([Zz]|[+-][0-9]{2}:[0-9]{2})?)?"
 )
 _SHOWN_FINDINGS = 3
+# What is written by mistake for a country's code.
+_MEANT = {"UK": "GB"}
 
 
 class Fault(StrEnum):
@@ -56,17 +58,21 @@ class Finding:
 
 @dataclass(frozen=True)
 class RatesFile:
-    """What a file says: its good rows by the number of their line, and what is wrong in it."""
+    """What a file says: its good rows by the number of their line, and what is wrong in it.
+
+    ``unread`` are the countries of rows that are not good: nobody knows what those would say.
+    """
 
     name: str
     table: RateTable
     rows: dict[int, Rate]
     findings: list[Finding]
+    unread: set[str]
 
 
 def read(path: str) -> RateTable:
     """Answer a file's rates, or raise InvalidInputError that names the lines at fault."""
-    scanned = scan(path)
+    scanned = scan(path, regular=True)
     if scanned.findings:
         shown = "; ".join(
             finding.detail if finding.line is None else f"line {finding.line:,}: {finding.detail}"
@@ -78,33 +84,40 @@ def read(path: str) -> RateTable:
     return scanned.table
 
 
-def scan(path: str) -> RatesFile:
+def scan(path: str, *, regular: bool) -> RatesFile:
     """Read a file to its end and keep what is wrong beside what is right.
 
-    Raises UnavailableError for what cannot be read, InvalidInputError for what is no CSV.
+    ``regular`` as for ``files.opened``. Raises UnavailableError for what cannot be read,
+    InvalidInputError for what is no CSV.
     """
     import hashlib
 
     digest = hashlib.sha256()
     rows: dict[int, Rate] = {}
     findings: list[Finding] = []
-    with files.opened(path, on_bytes=digest.update) as source:
-        for line, row in _rows(source, findings):
+    unread: set[str] = set()
+    with files.opened(path, regular=regular, on_bytes=digest.update) as source:
+        for line, row, width in _rows(source):
             try:
-                rows[line] = _rate(row)
+                rows[line] = _rate(row, width)
             except InvalidInputError as error:
                 fault = Fault.TOO_FINE if isinstance(error, _TooFineError) else Fault.BAD_LINE
                 findings.append(Finding(line, fault, error.message))
+                meant = row.get("country_code", "").strip().upper()
+                unread.add(_MEANT.get(meant, meant))
     findings += _duplicates(rows)
     findings.sort(key=lambda finding: finding.line or 0)
     table = RateTable(path, rows.values(), digest.hexdigest())
-    if table.in_force("US") is None:
+    if table.in_force("US") is None and "US" not in unread:
         findings.append(Finding(None, Fault.GAP, "US has no price that is in force today"))
-    return RatesFile(source.name, table, rows, findings)
+    return RatesFile(source.name, table, rows, findings, unread)
 
 
-def _rows(source: TextFile, findings: list[Finding]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Answer each row by its columns after the number of its line; empty lines are no rows."""
+def _rows(source: TextFile) -> Iterator[tuple[int, dict[str, str], int]]:
+    """Answer the number of each row's line, the row by its columns, and how many fields it has.
+
+    Empty lines are no rows.
+    """
     records = ((line, fields) for line, fields in source.records() if fields)
     line, header = next(records, (1, []))
     if sorted(header) != sorted(COLUMNS):
@@ -112,17 +125,21 @@ def _rows(source: TextFile, findings: list[Finding]) -> Iterator[tuple[int, dict
     for count, (line, fields) in enumerate(records, 1):
         if count > MAX_ROWS:
             raise source.refusal(line, f"over {MAX_ROWS:,} rows")
-        if len(fields) == len(COLUMNS):
-            yield line, dict(zip(header, fields, strict=True))
-        else:
-            detail = f"{len(COLUMNS)} fields are needed, not {len(fields)}"
-            findings.append(Finding(line, Fault.BAD_LINE, detail))
+        yield line, dict(zip(header, fields, strict=False)), len(fields)
 
 
-def _rate(row: dict[str, str]) -> Rate:
+def _rate(row: dict[str, str], width: int) -> Rate:
+    # Imported here, as the digest of the built-in table needs the names of the columns alone.
+    import phonenumbers
+
+    if width != len(COLUMNS):
+        raise InvalidInputError(f"{len(COLUMNS)} fields are needed, not {width}")
     code, name = row["country_code"], row["country_name"]
     if not re.fullmatch(_COUNTRY, code):
         raise InvalidInputError(f"country_code {excerpt(code)} is not two capitals such as GB")
+    if code not in phonenumbers.SUPPORTED_REGIONS:
+        meant = f": write {_MEANT[code]}" if code in _MEANT else ""
+        raise InvalidInputError(f"country_code '{code}' is no country that a phone can have{meant}")
     models.text(name, "country_name")
     # A formula begins with a sign.
     if not name[0].isalpha() or not all(char == " " or models.is_visible(char) for char in name):

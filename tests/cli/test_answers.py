@@ -448,6 +448,7 @@ def test_a_quote_says_what_a_segment_costs_and_how_many_an_amount_buys() -> None
         "cost                 26.20 cents\n"
         "amount               10.00 USD\n"
         "segments for amount  38\n"
+        "twilio cost          5.24 cents\n"
     )
     assert tbpay("pricing quote +447700900123 --segments 3 --amount 25 --json").json == {
         "phone": "+447700900123",

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -186,7 +187,8 @@ def test_a_good_file_is_told_with_what_it_changes(write: Write) -> None:
 
 
 def test_what_is_wrong_in_a_file_ends_with_8_and_stands_on_stdout(write: Write) -> None:
-    name = write(US, "GB,United Kingdom,0.0524,=1+1,2020-01-01", *OTHERS)
+    rise = "FR,France,0.0798,0.50,2020-01-01"
+    name = write(US, "GB,United Kingdom,0.0524,=1+1,2020-01-01", rise, *OTHERS[2:])
 
     answer = tbpay("pricing check", name)
     as_json = tbpay("pricing check --json", name)
@@ -194,20 +196,20 @@ def test_what_is_wrong_in_a_file_ends_with_8_and_stands_on_stdout(write: Write) 
     assert (answer.code, answer.err) == (8, "")
     assert (
         "line  fault     detail\n"
-        "   -  gap       GB has a price today and none in the file\n"
+        "   -  gap       CA has a price today and none in the file\n"
         "   3  bad_line  customer_usd_per_segment '=1+1' is not dollars such as 0.0113\n"
     ) in answer.out
     assert (as_json.code, as_json.err) == (8, "")
     assert as_json.json == {
         "file": name,
         "digest": digest(name),
-        "rates": 7,
+        "rates": 6,
         "compared_with": "built-in",
         "findings": [
             {
                 "line": None,
                 "fault": "gap",
-                "detail": "GB has a price today and none in the file",
+                "detail": "CA has a price today and none in the file",
             },
             {
                 "line": 3,
@@ -217,12 +219,19 @@ def test_what_is_wrong_in_a_file_ends_with_8_and_stands_on_stdout(write: Write) 
         ],
         "changes": [
             {
-                "country_code": "GB",
+                "country_code": "CA",
                 "effective_from": None,
-                "old_cents": "26.20",
+                "old_cents": "8.50",
                 "new_cents": None,
                 "change_percent": None,
-            }
+            },
+            {
+                "country_code": "FR",
+                "effective_from": "2020-01-01T00:00:00.000000Z",
+                "old_cents": "39.90",
+                "new_cents": "50.00",
+                "change_percent": "25.3",
+            },
         ],
     }
 
@@ -231,11 +240,20 @@ def test_a_spreadsheet_gets_the_findings_alone_with_a_header_even_when_empty(wri
     good = tbpay("pricing check -o csv", write(US, GB, *OTHERS))
     bad = tbpay("pricing check -o csv", write(US, GB, "=1+1", *OTHERS))
 
-    assert (good.code, good.out) == (0, "line,fault,detail\n")
+    assert (good.code, good.out, good.err) == (0, "line,fault,detail\n", "")
     assert (bad.code, list(csv.reader(bad.out.splitlines()))) == (
         8,
         [["line", "fault", "detail"], ["4", "bad_line", "5 fields are needed, not 1"]],
     )
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv"])
+def test_a_spreadsheet_is_told_of_the_changes_that_it_does_not_get(write: Write, form: str) -> None:
+    one = tbpay(f"pricing check -o {form}", write(US, GB, RISE, *OTHERS))
+    several = tbpay(f"pricing check -o {form}", write(US, GB, RISE, *OTHERS[2:]))
+
+    assert (one.code, one.err) == (0, "note: 1 change left out: see --json\n")
+    assert (several.code, several.err) == (8, "note: 3 changes left out: see --json\n")
 
 
 def test_a_margin_has_a_floor_where_one_is_given(write: Write) -> None:
@@ -352,6 +370,35 @@ def test_a_file_that_cannot_be_read_is_unavailable(
             answer = tbpay(words)
             assert (answer.code, answer.out) == (6, "")
             assert answer.err == f"error: TBPAY_RATES_FILE: cannot read '{name}': {why}\n"
+
+
+def test_a_pipe_is_unavailable_and_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = str(tmp_path / "pipe")
+    os.mkfifo(name)
+    monkeypatch.setenv("TBPAY_RATES_FILE", name)
+    wrong = f"cannot read '{name}': Is a pipe, not a file\n"
+
+    for words, message in [
+        (f"pricing check {name}", f"error: {wrong}"),
+        *((words, f"error: TBPAY_RATES_FILE: {wrong}") for words in ASKING),
+    ]:
+        answer = tbpay(words)
+        assert (answer.code, answer.out, answer.err) == (6, "", message)
+
+
+def test_of_rates_a_dash_is_no_stdin(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = write(US, GB)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TBPAY_RATES_FILE", "-")
+    asking = '$tbpay pricing quote +447700900123 --json < "$name"'
+
+    assert shell(asking, name=name).code == 6
+    Path(name).rename("-")
+    assert shell(asking, name="/dev/null").json["rate_cents"] == "26.20"
 
 
 @pytest.mark.parametrize("name", ["a\0b", "", "\ud83d"])

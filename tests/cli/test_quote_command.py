@@ -127,6 +127,7 @@ def test_a_text_is_quoted_by_its_segments() -> None:
         "segments for amount  38\n"
         "encoding             GSM-7\n"
         "units                20\n"
+        "twilio cost          5.24 cents\n"
     )
     expected = {"encoding": "GSM-7", "units": 20, "segments": 1, "culprits": []}
     assert expected.items() <= as_json.json.items()
@@ -172,6 +173,41 @@ def test_a_screen_has_room_for_some_culprits_and_json_has_all() -> None:
     )
     assert lines[10].split() == ["more", "culprits", "22"]
     assert len(as_json.json["culprits"]) == len(text)
+
+
+@pytest.mark.parametrize("what", [f"{BRITISH} {AMERICAN}", "--file numbers.txt"])
+@pytest.mark.usefixtures("numbers")
+def test_of_a_text_for_several_numbers_it_is_said_once(what: str) -> None:
+    words = f"pricing quote {what}"
+
+    ucs2 = tbpay(words, "--text", "It’s – “here”… it’s Ж")
+    for foreign, said in [
+        (
+            "It’s ж",
+            "6 units: '’' U+2019 at 2: write \"'\"; 'ж' U+0436 at 5: GSM-7 has nothing like it",
+        ),
+        ("’", "1 unit: '’' U+2019 at 0: write \"'\""),
+    ]:
+        assert tbpay(words, "--text", foreign).err == f"note: the text is UCS-2, {said}\n"
+
+    assert ucs2.code == 0
+    assert ucs2.err == (
+        "note: the text is UCS-2, 21 units: '’' U+2019 at 2, 17: write \"'\";"
+        " '–' U+2013 at 5: write '-'; '“' U+201C at 7: write '\"'; and 3 more\n"
+    )
+    assert tbpay(words, "--text", TEXT).err == ""
+    as_json = tbpay(f"{words} --json", "--text", "It’s")
+    assert as_json.err == ""
+    found = as_json.json["items"][0] if "items" in as_json.json else as_json.json
+    assert {"encoding": "UCS-2", "units": 4}.items() <= found.items()
+    assert found["culprits"] == [{"position": 2, "character": "’", "replacement": "'"}]
+
+
+@pytest.mark.usefixtures("numbers")
+def test_a_table_of_countries_for_programs_has_a_note_of_it() -> None:
+    answer = tbpay("pricing quote --file numbers.txt -o csv --text", "It’s")
+
+    assert answer.err.endswith("\nnote: the text is UCS-2, 4 units: '’' U+2019 at 2: write \"'\"\n")
 
 
 @pytest.mark.parametrize(
@@ -284,7 +320,7 @@ def test_people_read_a_campaign_as_a_table_of_countries_and_its_totals() -> None
         "\n"
         "refused:\n"
         "line  reason\n"
-        "   3  '07400123456' is not a phone number in international form such as +447700900123\n"
+        "   3  '07400 123456' is not a phone number in international form such as +447700900123\n"
         "   9  '=1+1' is not a phone number in international form such as +447700900123\n"
     )
 
@@ -326,7 +362,7 @@ def test_programs_read_all_of_a_campaign_in_one_document() -> None:
         "refused": [
             {
                 "line": 3,
-                "reason": "'07400123456' is not a phone number in international form"
+                "reason": "'07400 123456' is not a phone number in international form"
                 " such as +447700900123",
             },
             {
@@ -335,6 +371,9 @@ def test_programs_read_all_of_a_campaign_in_one_document() -> None:
                 " such as +447700900123",
             },
         ],
+        "encoding": None,
+        "units": None,
+        "culprits": [],
     }
 
 
@@ -353,7 +392,7 @@ def test_tables_for_programs_are_of_the_countries_and_notes_say_the_rest(
     assert "bar" not in rows[0]
     assert answer.err == (
         "note: no price for DE: 2 recipients left out\n"
-        "note: 2 lines are refused, the first is line 3: '07400123456' is not a phone number"
+        "note: 2 lines refused, the first is line 3: '07400 123456' is not a phone number"
         " in international form such as +447700900123\n"
     )
 
@@ -379,6 +418,29 @@ def test_an_empty_file_is_an_empty_answer(tmp_path: Path) -> None:
     )
     assert (as_json.json["countries"], as_json.json["cost_micros"]) == ([], 0)
     assert as_csv.out.startswith("country_code,country_name,recipients,")
+    assert {plain.err, as_json.err, as_csv.err} == {f"note: no recipients in '{tmp_path}/empty'\n"}
+
+
+@pytest.mark.parametrize("content", ["number\n", "\n \n", "07400\n", "number,text\n07400,\n"])
+def test_a_file_without_recipients_is_said_to_have_none(numbers: Path, content: str) -> None:
+    numbers.write_text(content)
+
+    answer = tbpay("pricing quote --file numbers.txt")
+
+    assert (answer.code, answer.err) == (0, "note: no recipients in 'numbers.txt'\n")
+
+
+def test_recipients_without_a_price_are_recipients(numbers: Path) -> None:
+    numbers.write_text(f"{GERMAN}\n")
+
+    assert tbpay("pricing quote --file numbers.txt").err == ""
+
+
+@pytest.mark.parametrize("stdin", ["<&-", "< /dev/null"])
+def test_a_closed_stdin_has_no_recipients(stdin: str) -> None:
+    answer = shell(f"$tbpay pricing quote --file - {stdin}")
+
+    assert (answer.code, answer.err) == (0, "note: no recipients in stdin\n")
 
 
 def test_a_campaign_may_come_from_stdin(numbers: Path) -> None:
@@ -406,8 +468,25 @@ def test_many_refused_lines_are_counted_and_some_are_shown(numbers: Path) -> Non
 
     assert plain.out.count(" is not a phone number") == 20
     assert "refused lines  1234\n" in plain.out
-    assert plain.err == "note: 1,214 more lines are refused; see --json\n"
+    none = "note: no recipients in 'numbers.txt'\n"
+    more = "note: 1,214 more lines refused: see --json, which names the first 1,000\n"
+    assert plain.err == more + none
     assert (as_json.json["refused_lines"], len(as_json.json["refused"])) == (1_234, 1_000)
+    assert as_json.err == f"note: of 1,234 refused lines the first 1,000 are named\n{none}"
+
+
+def test_one_more_is_said_as_one(numbers: Path) -> None:
+    numbers.write_text(f"{GERMAN}\n" + "07400\n" * 21)
+
+    assert (
+        tbpay("pricing quote --file numbers.txt").err == "note: 1 more line refused: see --json\n"
+    )
+
+    numbers.write_text(f"{GERMAN}\n07400\n")
+    assert tbpay("pricing quote --file numbers.txt -o csv").err.startswith(
+        "note: no price for DE: 1 recipient left out\n"
+        "note: 1 line refused, the first is line 2: '07400' is not a phone number"
+    )
 
 
 @pytest.mark.parametrize(
