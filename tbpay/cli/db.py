@@ -77,7 +77,7 @@ def status() -> None:
 
 @command(app, "check", "tbpay db check")
 def check() -> None:
-    """Compare the database with the schema that tbpay expects; 8 where they differ."""
+    """Compare the database with the schema that tbpay expects; exit 8 where they differ."""
     from tbpay import migrations
     from tbpay.database import location
 
