@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +39,28 @@ SESSION = "cs_test_" + "a1B2c3D4" * 7 + "Zz"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="the harness and kills in full")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in (
+        "one_database: in the short form on SQLite alone, as it is decided before or after a"
+        " database has its say",
+        "every_database: on each all the same, in a module of which the rest is on one",
+    ):
+        config.addinivalue_line("markers", line)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    test = metafunc.definition
+    if (
+        "dialect" in metafunc.fixturenames
+        and test.get_closest_marker("one_database")
+        and not test.get_closest_marker("every_database")
+        and not any("dialect" in mark.args[0] for mark in test.iter_markers("parametrize"))
+        and not metafunc.config.getoption("--long")
+    ):
+        test.add_marker(pytest.mark.parametrize("dialect", ["sqlite"]))
 
 
 def pytest_unconfigure() -> None:
@@ -98,11 +121,11 @@ class Templates:
         return new
 
     @cache  # noqa: B019 - it lives as long as the session
-    def stocked(self, dialect: str) -> Database:
-        """With something to do in it for every command."""
-        new = self.empty(dialect).copy(self._folder / "stocked.db")
+    def filled(self, dialect: str, fill: Callable[[], None]) -> Database:
+        """With what a function does in an empty one."""
+        new = self.empty(dialect).copy(self._folder / f"{fill.__module__}-{fill.__name__}.db")
         database.configure(new.url)
-        stock()
+        fill()
         database.reset()
         return new
 
@@ -142,15 +165,30 @@ def blank(dialect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 @pytest.fixture
-def shop(
+def filled_by(
     dialect: str, templates: Templates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Database]:
+) -> Iterator[Callable[[Callable[[], None]], Database]]:
+    """Answer a database as a function leaves an empty one, named by TBPAY_DATABASE_URL.
+
+    The function runs once for all tests: each has a copy of what it made.
+    """
+    with ExitStack() as stack:
+
+        def choose(fill: Callable[[], None]) -> Database:
+            copy = templates.filled(dialect, fill).copy(tmp_path / "tbpay.db")
+            return stack.enter_context(contextmanager(_chosen)(copy, monkeypatch))
+
+        yield choose
+
+
+@pytest.fixture
+def shop(filled_by: Callable[[Callable[[], None]], Database]) -> Database:
     """A database with accounts, codes and orders in every state, named by TBPAY_DATABASE_URL.
 
     Ann, account 1, has 20.00: order 1 and a debit. Her order 2 is pending, holds a use of LAUNCH10
     and has the session ``SESSION``. Bob, account 2, has nothing: order 3 failed, 4 is pending.
     """
-    yield from _chosen(templates.stocked(dialect).copy(tmp_path / "tbpay.db"), monkeypatch)
+    return filled_by(stock)
 
 
 D = TypeVar("D", bound=Database)
@@ -173,7 +211,7 @@ def migrated(templates: Templates) -> Path:
 @pytest.fixture(scope="session")
 def stocked(templates: Templates) -> Path:
     """One SQLite file in which every command finds something to do, to be copied."""
-    return Path(templates.stocked("sqlite").url)
+    return Path(templates.filled("sqlite", stock).url)
 
 
 @pytest.fixture

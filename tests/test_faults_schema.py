@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from databases import Database
 from faults import CREDIT, SHOW, End, check_refused, command, start
 from probes import another, dump, rows, run, wait_until
@@ -73,7 +74,7 @@ def test_a_worker_that_keeps_its_connection_writes_nothing_after_an_upgrade(
 ) -> None:
     """Whatever the new tables would have taken from it."""
     balance_store.deduct(1, 1, "before the upgrade")
-    with shop.engine().connect() as own:
+    with shop.engine(poolclass=sa.pool.NullPool).connect() as own:
         with unit_of_work(own):
             balance_store.deduct(1, 1, "before the upgrade")
         own.commit()

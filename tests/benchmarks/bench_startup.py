@@ -21,6 +21,9 @@ COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
     "tbpay --version": [TBPAY, "--version"],
     "tbpay pricing quote": [TBPAY, "pricing", "quote", "+447700900123"],
+    "tbpay pricing quote --text": [
+        *(TBPAY, "pricing", "quote", "+447700900123", "--text", "Your code is 1234 €"),
+    ],
     "tbpay --help": [TBPAY, "--help"],
     "tbpay balance show": [TBPAY, "balance", "show"],
     "tbpay balance show --json": [TBPAY, "balance", "show", "--json"],
@@ -29,6 +32,7 @@ COMMANDS = {
 LIMITS = {
     "tbpay --version": 7,
     "tbpay pricing quote": 9,
+    "tbpay pricing quote --text": 9,
     "tbpay --help": 12,
     "tbpay balance show": 34,
     "tbpay balance show --json": 28,

@@ -16,6 +16,8 @@ from probes import dump, rows
 from tbpay.errors import Code
 from tbpay.migrations import HEAD
 
+pytestmark = pytest.mark.one_database
+
 FAIL = "order fail 2 4"
 NEGATIVE = "balance debit 1 --amount 20.01 --reason x --allow-negative"
 REFUND = "order refund 1 --policy negative"
@@ -155,6 +157,7 @@ def test_what_stays_above_zero_is_not_asked_about() -> None:
     assert (answer.code, answer.json["balance_cents"]) == (0, 0)
 
 
+@pytest.mark.every_database
 def test_what_nobody_was_asked_about_stays_forbidden_whatever_happens_meanwhile(
     shop: Database,
 ) -> None:
@@ -168,6 +171,7 @@ def test_what_nobody_was_asked_about_stays_forbidden_whatever_happens_meanwhile(
     assert rows(shop, "SELECT balance_cents FROM account_balances") == [(1500,)]
 
 
+@pytest.mark.every_database
 def test_a_refund_that_becomes_another_one_meanwhile_is_not_made(shop: Database) -> None:
     with Terminal(f"order refund 1 --policy negative --database '{shop.url}'") as terminal:
         terminal.wait("[y/N] ")
@@ -180,6 +184,7 @@ def test_a_refund_that_becomes_another_one_meanwhile_is_not_made(shop: Database)
     assert dump(shop) == before
 
 
+@pytest.mark.every_database
 def test_a_refund_is_made_though_the_balance_has_changed_within_what_was_agreed(
     shop: Database,
 ) -> None:

@@ -27,6 +27,8 @@ from conftest import DIALECTS, SESSION, run_tbpay
 from databases import Database
 from probes import dump, rows, run
 
+pytestmark = pytest.mark.one_database
+
 CREDIT = "balance credit 1 --amount 5 --reason x --key the-key-of-it"
 
 
@@ -138,6 +140,7 @@ def test_without_stderr_a_command_works_all_the_same(to: str, shop: Database) ->
     assert rows(shop, "SELECT count(*) FROM transactions") == [(3,)]
 
 
+@pytest.mark.every_database
 def test_no_database_takes_the_place_of_a_closed_stream(shop: Database) -> None:
     before = dump(shop)
     with held(shop):
@@ -243,6 +246,7 @@ def test_a_ctrl_c_before_anything_is_begun_is_no_traceback() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
+@pytest.mark.every_database
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", [AT_THE_COMMIT, AT_THE_END], ids=["the commit", "the end"])
 def test_a_signal_at_the_commit_or_later_comes_too_late(
@@ -256,6 +260,7 @@ def test_a_signal_at_the_commit_or_later_comes_too_late(
     assert rows(shop, "SELECT count(*) FROM transactions") == [(3,)]
 
 
+@pytest.mark.every_database
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_a_change_that_nobody_reads_leaves_it_made(
     number: signal.Signals, shop: Database
@@ -302,6 +307,7 @@ def test_a_signal_to_a_read_that_nobody_reads_ends_it() -> None:
     assert stuck.communicate()[1] == b"error: terminated\n"
 
 
+@pytest.mark.every_database
 @pytest.mark.parametrize("words", ["db upgrade", "db downgrade base --confirm base"])
 def test_a_signal_at_the_commit_of_a_migration_comes_too_late(words: str, shop: Database) -> None:
     tbpay("db downgrade 0002 --confirm 0002")
@@ -315,6 +321,7 @@ def test_a_signal_at_the_commit_of_a_migration_comes_too_late(words: str, shop: 
     engine.dispose()
 
 
+@pytest.mark.every_database
 def test_a_job_in_the_background_does_not_hear_a_ctrl_c(shop: Database) -> None:
     with held(shop):
         waiting = subprocess.Popen(

@@ -1,7 +1,8 @@
 """What operators type: each value has one parser, which takes what is meant and nothing like it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import pytest
 from command_line import Answer, tbpay
@@ -10,6 +11,8 @@ from probes import dump, label, run
 from test_every_command import COMMANDS, WORKS
 
 from tbpay.models import time_text
+
+T = TypeVar("T", bound=Callable[..., None])
 
 LONG = "x" * 2**20
 
@@ -20,6 +23,13 @@ def unchanged(shop: Database) -> Iterator[None]:
     before = dump(shop)
     yield
     assert dump(shop) == before
+
+
+def refused_at_the_door(test: T) -> T:
+    """Such a value never comes to a database, whichever it is."""
+    pytest.mark.one_database(test)
+    pytest.mark.usefixtures("unchanged")(test)
+    return test
 
 
 def assert_bad_input(answer: Answer) -> None:
@@ -94,7 +104,7 @@ NOT_MONEY = (
 
 
 @pytest.mark.parametrize("words", AMOUNTS)
-@pytest.mark.usefixtures("unchanged")
+@refused_at_the_door
 def test_what_is_only_like_money_is_bad_input_and_moves_nothing(words: str) -> None:
     for typed in NOT_MONEY:
         answer = tbpay(words, typed)
@@ -127,7 +137,7 @@ CODES = (
 
 
 @pytest.mark.parametrize("words", CODES)
-@pytest.mark.usefixtures("unchanged")
+@refused_at_the_door
 def test_what_is_only_like_a_code_is_bad_input(words: str) -> None:
     for typed in (
         *("ſave", "straße", "a", "AB", "A B", "", "   ", "SAVE\n", "\tSAVE", "SAVE%", "_SAVE"),
@@ -154,7 +164,7 @@ def test_a_code_is_read_in_any_case_and_kept_in_upper() -> None:
         ("--stripe-coupon", ("", "a b", "é", "x" * 256, "a\n")),
     ],
 )
-@pytest.mark.usefixtures("unchanged")
+@refused_at_the_door
 def test_a_percentage_a_count_and_a_coupon_have_one_parser_each(
     flag: str, wrong: tuple[str, ...]
 ) -> None:
@@ -182,7 +192,7 @@ NOT_IDS = ("0", "-1", "007", "1.0", "1e3", "1 ", "", "x", "١", "²", str(2**63)
 
 
 @pytest.mark.parametrize("words", IDS)
-@pytest.mark.usefixtures("unchanged")
+@refused_at_the_door
 def test_what_is_only_like_an_id_is_bad_input(words: str) -> None:
     for typed in NOT_IDS:
         assert_bad_input(tbpay(words, typed))
@@ -224,7 +234,7 @@ def test_an_email_address_that_no_account_has_is_not_found() -> None:
 @pytest.mark.parametrize(
     "typed", ["@", "a@", "@b", "a b@c", "a@b\n", "a@b@c", "a\u200b@b", "a@b\x1b"]
 )
-@pytest.mark.usefixtures("unchanged")
+@refused_at_the_door
 def test_what_is_only_like_an_email_address_is_bad_input(typed: str) -> None:
     assert_bad_input(tbpay("account create --email", typed))
     assert_bad_input(tbpay("account show", typed))
@@ -238,7 +248,7 @@ def test_what_is_only_like_an_email_address_is_bad_input(typed: str) -> None:
         ("--payment-intent", ("", "a b", "é")),
     ],
 )
-@pytest.mark.usefixtures("unchanged")
+@refused_at_the_door
 def test_words_and_stripe_ids_are_taken_exactly(flag: str, wrong: tuple[str, ...]) -> None:
     for typed in wrong:
         assert_bad_input(tbpay(f"order list {flag}", typed))
@@ -342,7 +352,7 @@ TIMES = (
 )
 
 
-@pytest.mark.usefixtures("unchanged")
+@refused_at_the_door
 def test_what_is_only_like_a_time_is_bad_input() -> None:
     for typed in (
         *("now", "tomorrow", "yesterday", "7", "-7d", "+7d", "7w", "7D", "1.5h", "7 d", "7d ago"),
@@ -413,7 +423,7 @@ KEYS = (
 
 
 @pytest.mark.parametrize("words", KEYS)
-@pytest.mark.usefixtures("unchanged")
+@refused_at_the_door
 def test_what_is_only_like_a_key_is_bad_input(words: str) -> None:
     for typed in ("", "1234567", "x" * 256, "schlüssel", "12345678\n", "1234567\x7f", " \t      "):
         answer = tbpay(words, typed)
@@ -431,7 +441,7 @@ def test_a_key_is_kept_as_it_was_typed_once_among_lines_orders_and_refunds(key: 
         assert answer.json["idempotency_key"] == key
 
 
-@pytest.mark.usefixtures("unchanged")
+@refused_at_the_door
 def test_a_policy_is_one_of_three_words() -> None:
     for typed in ("", "Refuse", "none", "available ", "negative,available"):
         assert_bad_input(tbpay("order refund 1 --yes --policy", typed))
@@ -445,7 +455,7 @@ FREE_TEXT = {"--reason", "--search", "--actor", "--subject"}
 
 @pytest.mark.parametrize("hostile", [ESCAPE, BIDI, NOT_UTF8, SURROGATE, LONG, "a\0b"], ids=label)
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.usefixtures("unchanged")
+@refused_at_the_door
 def test_a_hostile_value_of_a_flag_is_bad_input(name: str, hostile: str) -> None:
     for flag in flags_with_a_value(name):
         if flag in FREE_TEXT and hostile in (ESCAPE, BIDI):
@@ -480,7 +490,7 @@ def flags_with_a_value(name: str) -> list[str]:
 
 @pytest.mark.parametrize("hostile", [ESCAPE, BIDI, NOT_UTF8, SURROGATE, LONG, "a\0b"], ids=label)
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.usefixtures("unchanged")
+@refused_at_the_door
 def test_a_hostile_argument_is_bad_input(name: str, hostile: str) -> None:
     takes_one = any(each.param_type_name == "argument" for each in COMMANDS[name].params)
     words = WORKS[name].split(" ", 1)[-1] if takes_one and " " in WORKS[name] else ""

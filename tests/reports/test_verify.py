@@ -1,6 +1,7 @@
 """`tbpay ledger verify`: what is sound is found sound, and what was tampered with is named."""
 
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from itertools import pairwise
@@ -20,7 +21,11 @@ from tbpay.stores import account_store, balance_store, discount_code_store, orde
 
 
 @pytest.fixture
-def books(db: Database) -> Database:
+def books(filled_by: Callable[[Callable[[], None]], Database]) -> Database:
+    return filled_by(everything_happens)
+
+
+def everything_happens() -> None:
     """A ledger in which everything has happened that can.
 
     Ann, account 1, has six lines and 16.17; Bob, account 2, has six and owes 3.00; Eve, account 3,
@@ -59,7 +64,6 @@ def books(db: Database) -> Database:
     discount_code_store.create("ONCE", "fixed", 100, max_uses=1)
     order_store.create(bob, "top_up", 1_000, code="ONCE")
     balance_store.get_or_create(eve)
-    return db
 
 
 def found(verification: Verification) -> list[tuple[object, ...]]:
