@@ -598,7 +598,11 @@ class Ledger(RuleBasedStateMachine):
             name: (self.plain.live(name), self._reserved(name)) for name in self.plain.codes
         }
         uses = "SELECT account_id, reduction_cents, status FROM discount_redemptions ORDER BY id"
-        plain = [(use.account, use.off, use.status) for use in self.plain.uses]
+        # What was taken back has used up its ids on a server, of accounts too.
+        plain = [
+            (use.account and self.stores.accounts[use.account - 1], use.off, use.status)
+            for use in self.plain.uses
+        ]
         assert rows(self.db, uses) == plain
         refunds = "SELECT amount_cents, claw_back_cents, shortfall_cents FROM order_refunds"
         assert rows(self.db, f"{refunds} ORDER BY id") == [
