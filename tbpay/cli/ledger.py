@@ -24,7 +24,7 @@ def verify_(
         ),
     ] = None,
 ) -> None:
-    """Prove every line, balance, order, refund and code by all the others; exit 8 where they differ."""
+    """Prove all of the ledger by all the rest of it; exit 8 where something differs."""
     from tbpay.reports.verify import Difference, verify
 
     account_id = None if account is None else account.find()
