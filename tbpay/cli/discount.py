@@ -210,7 +210,7 @@ def validate(
 ) -> None:
     """Tell whether an order could take a code now, and what it would take off."""
     from tbpay.stores import discount_code_store
-    from tbpay.stores.discounts import charged_cents
+    from tbpay.stores.redemptions import charged_cents
 
     number = None if account is None else account.find()
     found = discount_code_store.validate(code, amount_cents=amount, account_id=number)

@@ -169,7 +169,7 @@ def complete(
 ) -> None:
     """Complete an order and credit its account, once, however often it is said."""
     from tbpay.stores import order_store
-    from tbpay.stores.orders import locked
+    from tbpay.stores.order_rows import locked
 
     number = _find(order, stripe_session).id
     show(
@@ -199,7 +199,7 @@ def fail(
 ) -> None:
     """Fail pending orders and give their discount codes' uses back."""
     from tbpay.stores import order_store
-    from tbpay.stores.orders import locked
+    from tbpay.stores.order_rows import locked
 
     numbers = list(dict.fromkeys(orders or []))
     if not numbers or stripe_session is not None:

@@ -8,6 +8,10 @@ import sqlalchemy as sa
 from tbpay.errors import Code, ConflictError, excerpt
 
 
+class TakenError(Exception):
+    """Another unit has just written what this one was about to write."""
+
+
 def key_columns(key: str | None, *asked: object) -> dict[str, str | None]:
     """Answer the two columns that record a key, and a hash of what it was used for."""
     return {

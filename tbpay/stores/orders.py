@@ -1,6 +1,5 @@
 """Orders: one purchase from pending to completed or failed, and the money that moves with it."""
 
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,9 +7,8 @@ import sqlalchemy as sa
 
 from tbpay import database, schema
 from tbpay.database import atomically, snapshot
-from tbpay.errors import Code, ConflictError, NotFoundError, RefusedError, excerpt
+from tbpay.errors import ConflictError, RefusedError, excerpt
 from tbpay.models import (
-    MAX_ID,
     Order,
     OrderStatus,
     OrderType,
@@ -18,26 +16,22 @@ from tbpay.models import (
     RedemptionStatus,
     Refund,
     RefundPolicy,
-    TransactionType,
     amount,
     idempotency_key,
     identifier,
     moment,
-    read_time,
     stripe_id,
     text,
     time_text,
     word,
 )
-from tbpay.money import show_cents
-from tbpay.stores import accounts, discounts, trail
+from tbpay.stores import accounts, order_rows, redemptions, refunds, trail
 from tbpay.stores.balances import balance_store
-from tbpay.stores.keys import key_columns, require_same
+from tbpay.stores.keys import TakenError, key_columns, require_same
+from tbpay.stores.order_rows import order_of
 from tbpay.stores.paging import page, place
 
 _orders = schema.orders
-_refunds = schema.order_refunds
-_BY_ID = sa.select(_orders).where(_orders.c.id == sa.bindparam("order"))
 _LINE_OF = {OrderType.INITIAL_ACCESS: "Initial purchase", OrderType.TOP_UP: "Top-up"}
 
 
@@ -66,7 +60,7 @@ class OrderStore:
         identifier(account_id, "account_id")
         kind = word(OrderType, order_type, "order_type")
         amount(amount_cents)
-        name = None if code is None else discounts.name_of(code)
+        name = None if code is None else redemptions.name_of(code)
         if stripe_session_id is not None:
             stripe_id(stripe_session_id, "stripe_session_id")
         if stripe_payment_intent_id is not None:
@@ -83,7 +77,7 @@ class OrderStore:
         }
         try:
             return atomically(lambda: _create(values, code), repeatable=key is not None)
-        except _TakenError:
+        except TakenError:
             # Another unit was quicker: what it made can be seen in a new one.
             return atomically(lambda: _require_made(values))
         except (RefusedError, ConflictError):
@@ -96,20 +90,20 @@ class OrderStore:
         """Answer the order with this id, or None."""
         identifier(order_id, "order_id")
         with snapshot():
-            return _first(_BY_ID, order=order_id)
+            return order_rows.get(order_id)
 
     def get_by_stripe_session(self, session_id: str) -> Order | None:
         """Answer the order that a Checkout session is of, or None."""
         stripe_id(session_id, "session_id")
         with snapshot():
-            return _by("stripe_session_id", session_id)
+            return order_rows.by("stripe_session_id", session_id)
 
     def get_by_account_id(self, account_id: int) -> list[Order]:
         """Answer an account's orders, newest first; none for an account that does not exist."""
         identifier(account_id, "account_id")
         own = sa.select(_orders).where(_orders.c.account_id == account_id)
         with snapshot() as connection:
-            return [_order(row) for row in connection.execute(own.order_by(_orders.c.id.desc()))]
+            return [order_of(row) for row in connection.execute(own.order_by(_orders.c.id.desc()))]
 
     def attach_session(self, order_id: int, session_id: str) -> Order:
         """Note the Checkout session of an order, which exists only after the order.
@@ -120,7 +114,8 @@ class OrderStore:
         identifier(order_id, "order_id")
         stripe_id(session_id, "session_id")
         return atomically(
-            lambda: _attach(locked(order_id), "stripe_session_id", session_id), repeatable=True
+            lambda: _attach(order_rows.locked(order_id), "stripe_session_id", session_id),
+            repeatable=True,
         )
 
     def complete(self, order_id: int, *, payment_intent_id: str | None = None) -> Order:
@@ -197,25 +192,24 @@ class OrderStore:
             text(reason, "reason")
         if key is not None:
             idempotency_key(key)
-        asked = _AskedRefund(order_id, amount_cents, how, stripe_refund_id, reason, key)
+        asked = refunds.Asked(order_id, amount_cents, how, stripe_refund_id, reason, key)
         try:
-            return atomically(lambda: _refund(asked), repeatable=asked.is_repeatable)
-        except _TakenError:
+            return atomically(lambda: refunds.record(asked), repeatable=asked.is_repeatable)
+        except TakenError:
             # The refund of another order took the key or the Stripe refund at the same moment.
-            return atomically(lambda: _refund(asked))
+            return atomically(lambda: refunds.record(asked))
 
     def refunds(self, order_id: int) -> list[Refund]:
         """Answer the refunds of an order, oldest first."""
         identifier(order_id, "order_id")
-        own = sa.select(_refunds).where(_refunds.c.order_id == order_id)
-        with snapshot() as connection:
-            return [_refund_of(row) for row in connection.execute(own.order_by(_refunds.c.id))]
+        with snapshot():
+            return refunds.of_order(order_id)
 
     def get_by_key(self, key: str) -> Order | None:
         """Answer the order that a key made, or None."""
         idempotency_key(key)
         with snapshot():
-            return _by("idempotency_key", key)
+            return order_rows.by("idempotency_key", key)
 
     def update_status(
         self,
@@ -270,14 +264,10 @@ class OrderStore:
         with snapshot():
             if account_id is not None:
                 accounts.require(account_id)
-            return page(_order, sa.select(_orders).where(*wanted), _orders.c.id, here)
+            return page(order_of, sa.select(_orders).where(*wanted), _orders.c.id, here)
 
 
 order_store = OrderStore()
-
-
-class _TakenError(Exception):
-    """Another unit has just written what this one was about to write."""
 
 
 def _create(values: dict[str, Any], code: str | None) -> Order:
@@ -287,8 +277,8 @@ def _create(values: dict[str, Any], code: str | None) -> Order:
         return made
     discount = None
     if code is not None:
-        discount = discounts.usable(code, amount_cents, account_id)
-        amount_cents = discounts.charged_cents(discount, amount_cents)
+        discount = redemptions.usable(code, amount_cents, account_id)
+        amount_cents = redemptions.charged_cents(discount, amount_cents)
     now = time_text(datetime.now(UTC))
     free = amount_cents == 0
     row = values | {
@@ -301,10 +291,10 @@ def _create(values: dict[str, Any], code: str | None) -> Order:
     new = database.insert_if_absent(_orders).returning(_orders)
     inserted = database.connection().execute(new, row).first()
     if inserted is None:
-        raise _TakenError
-    order = _order(inserted)
+        raise TakenError
+    order = order_of(inserted)
     if discount is not None:
-        discounts.redeem(
+        redemptions.redeem(
             discount,
             RedemptionStatus.REDEEMED if free else RedemptionStatus.RESERVED,
             amount_cents=order.credit_cents,
@@ -332,7 +322,7 @@ def _keyed(values: dict[str, Any]) -> Order | None:
     if row is None:
         return None
     require_same(row, values["idempotency_hash"], f"order {row.id}")
-    return _order(row)
+    return order_of(row)
 
 
 def _require_made(values: dict[str, Any]) -> Order:
@@ -342,16 +332,16 @@ def _require_made(values: dict[str, Any]) -> Order:
 
 
 def _move(order_id: int, target: OrderStatus, intent_id: str | None) -> Order:
-    order = locked(order_id)
+    order = order_rows.locked(order_id)
     if order.status is not target:
         match order.status, target:
             case OrderStatus.PENDING, OrderStatus.COMPLETED:
                 if order.discount_code_id is not None:
-                    discounts.keep_use(order_id)
+                    redemptions.keep_use(order_id)
             case OrderStatus.FAILED, OrderStatus.COMPLETED:
                 _require_late_payment(order, intent_id)
                 if order.discount_code_id is not None:
-                    discounts.take_use_again(order_id, order.discount_code_id)
+                    redemptions.take_use_again(order_id, order.discount_code_id)
             case OrderStatus.PENDING, OrderStatus.FAILED:
                 if trail.credit_of(order_id) is not None:
                     raise ConflictError(
@@ -359,9 +349,9 @@ def _move(order_id: int, target: OrderStatus, intent_id: str | None) -> Order:
                         hint=database.location().command(f"order complete {order_id}"),
                     )
                 if order.discount_code_id is not None:
-                    discounts.release_use(order_id, order.discount_code_id)
+                    redemptions.release_use(order_id, order.discount_code_id)
             case OrderStatus.COMPLETED, OrderStatus.REFUNDED:
-                order, _ = _refund(_AskedRefund(order_id))
+                order, _ = refunds.record(refunds.Asked(order_id))
             case _:
                 raise ConflictError(
                     f"order {order_id} is {order.status}: it cannot become {target}"
@@ -372,7 +362,7 @@ def _move(order_id: int, target: OrderStatus, intent_id: str | None) -> Order:
         return order
     completes = target is OrderStatus.COMPLETED
     done_at = {"completed_at": time_text(datetime.now(UTC))} if completes else {}
-    moved = _changed(order_id, status=target, **done_at)
+    moved = order_rows.changed(order_id, status=target, **done_at)
     if completes:
         _credit(moved)
     return moved
@@ -384,169 +374,6 @@ def _require_late_payment(order: Order, intent_id: str | None) -> None:
             f"order {order.id} has failed: only a late payment completes it",
             hint=database.location().command(f"order complete {order.id} --payment-intent pi_…"),
         )
-
-
-def _credit(order: Order) -> None:
-    # An adopted order may be of nothing; then there is no line to write.
-    if order.credit_cents > 0:
-        balance_store.add_credits(
-            order.account_id, order.credit_cents, _LINE_OF[order.order_type], order_id=order.id
-        )
-
-
-@dataclass(frozen=True)
-class _AskedRefund:
-    """What a refund is to be."""
-
-    order_id: int
-    amount_cents: int | None = None
-    policy: RefundPolicy = RefundPolicy.REFUSE
-    stripe_refund_id: str | None = None
-    reason: str | None = None
-    key: str | None = None
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Whether the same call again finds out that it was made: by a name, or nothing is left."""
-        return self.amount_cents is None or (self.key or self.stripe_refund_id) is not None
-
-    @property
-    def key_columns(self) -> dict[str, str | None]:
-        return key_columns(self.key, "refund", self.order_id, self.amount_cents, self.policy)
-
-
-def _refund(asked: _AskedRefund) -> tuple[Order, Refund]:
-    order = locked(asked.order_id)
-    if (replayed := _refunded(asked, order)) is not None:
-        return order, replace(replayed, replayed=True)
-    if order.status is not OrderStatus.COMPLETED:
-        raise ConflictError(f"order {order.id} is {order.status}: there is nothing to refund")
-    paid_cents = order.amount_cents
-    before_cents = _refunded_cents(order)
-    left_cents = paid_cents - before_cents
-    amount_cents = left_cents if asked.amount_cents is None else asked.amount_cents
-    if amount_cents > left_cents:
-        raise RefusedError(
-            f"order {order.id} has {show_cents(left_cents)} of {show_cents(paid_cents)} left to"
-            f" refund, not {show_cents(amount_cents)}"
-        )
-    after_cents = before_cents + amount_cents
-    claw_back_cents = _clawed(order, after_cents) - _clawed(order, before_cents)
-    if paid_cents == 0:
-        claw_back_cents = _credited_cents(order)
-    taken_cents = _takable(order, asked.policy, claw_back_cents)
-    line = None
-    if taken_cents > 0:
-        line = balance_store.record_transaction(
-            order.account_id,
-            TransactionType.REFUND,
-            taken_cents,
-            f"Refund of order {order.id}",
-            order_id=order.id,
-            allow_negative=asked.policy is RefundPolicy.NEGATIVE,
-        )
-    row = {
-        "order_id": order.id,
-        "amount_cents": amount_cents,
-        "claw_back_cents": claw_back_cents,
-        "shortfall_cents": claw_back_cents - taken_cents,
-        "policy": asked.policy,
-        "stripe_refund_id": asked.stripe_refund_id,
-        "transaction_id": None if line is None else line.id,
-        "reason": asked.reason,
-        "created_at": time_text(datetime.now(UTC)),
-        **asked.key_columns,
-    }
-    new = database.insert_if_absent(_refunds).returning(_refunds)
-    written = database.connection().execute(new, row).first()
-    if written is None:
-        raise _TakenError
-    if after_cents == paid_cents:
-        order = _changed(order.id, status=OrderStatus.REFUNDED)
-    return order, _refund_of(written)
-
-
-def _refunded(asked: _AskedRefund, order: Order) -> Refund | None:
-    """Answer the refund that was asked for before, or refuse what was used for another."""
-    connection = database.connection()
-    if asked.key is not None:
-        keyed = sa.select(_refunds).where(_refunds.c.idempotency_key == asked.key)
-        row = connection.execute(keyed).first()
-        if row is not None:
-            used_for = f"a refund of {show_cents(row.amount_cents)}, order {row.order_id}"
-            require_same(row, asked.key_columns["idempotency_hash"], used_for)
-            if asked.stripe_refund_id not in (None, row.stripe_refund_id):
-                raise ConflictError(
-                    f"the key {excerpt(asked.key)} was used for {used_for}, with another refund of"
-                    f" Stripe's than {excerpt(asked.stripe_refund_id)}",
-                    code=Code.KEY_REUSED,
-                )
-            return _refund_of(row)
-    if asked.stripe_refund_id is not None:
-        known = sa.select(_refunds).where(_refunds.c.stripe_refund_id == asked.stripe_refund_id)
-        row = connection.execute(known).first()
-        if row is not None:
-            _require_same_refund(asked, order, row)
-            return _refund_of(row)
-    elif asked.amount_cents is None and order.status is OrderStatus.REFUNDED:
-        last = sa.select(_refunds).where(_refunds.c.order_id == order.id)
-        row = connection.execute(last.order_by(_refunds.c.id.desc()).limit(1)).first()
-        return None if row is None else _refund_of(row)
-    return None
-
-
-def _require_same_refund(asked: _AskedRefund, order: Order, row: Any) -> None:
-    """Raise ConflictError unless Stripe's refund was of this order and amount; None is the rest."""
-    amount_cents = asked.amount_cents
-    if amount_cents is None:
-        amount_cents = order.amount_cents - _refunded_cents(order, before_id=row.id)
-    if (row.order_id, row.amount_cents) != (order.id, amount_cents):
-        raise ConflictError(
-            f"the refund {excerpt(row.stripe_refund_id)} is recorded as"
-            f" {show_cents(row.amount_cents)} of order {row.order_id}, not as"
-            f" {show_cents(amount_cents)} of order {order.id}"
-        )
-
-
-def _refunded_cents(order: Order, before_id: int = MAX_ID) -> int:
-    """Answer how much of an order went back, by all of its refunds or by those before one."""
-    own = sa.select(sa.func.coalesce(sa.func.sum(_refunds.c.amount_cents), 0)).where(
-        _refunds.c.order_id == order.id, _refunds.c.id < before_id
-    )
-    return int(database.connection().execute(own).scalar_one())
-
-
-def _clawed(order: Order, refunded_cents: int) -> int:
-    """Answer the share of the credit that goes back with so much of what was paid."""
-    if order.amount_cents == 0:
-        return 0
-    return _credited_cents(order) * refunded_cents // order.amount_cents
-
-
-def _credited_cents(order: Order) -> int:
-    credit = trail.credit_of(order.id)
-    return 0 if credit is None else credit.amount_cents
-
-
-def _takable(order: Order, policy: RefundPolicy, claw_back_cents: int) -> int:
-    """Answer how much of a claw-back the policy takes off the balance, which stays locked."""
-    if policy is RefundPolicy.NEGATIVE or claw_back_cents == 0:
-        return claw_back_cents
-    left_cents = trail.locked(order.account_id).balance_cents
-    if policy is RefundPolicy.AVAILABLE:
-        return min(claw_back_cents, max(left_cents, 0))
-    if left_cents < claw_back_cents:
-        spent_cents = claw_back_cents - max(left_cents, 0)
-        raise RefusedError(
-            f"order {order.id} was paid with {show_cents(order.amount_cents)}:"
-            f" {show_cents(spent_cents)} of the {show_cents(claw_back_cents)} to take back is"
-            f" spent, {show_cents(left_cents)} is left",
-            code=Code.INSUFFICIENT_BALANCE,
-            hint=database.location().command(
-                f"order refund {order.id} --policy available, or negative"
-            ),
-        )
-    return claw_back_cents
 
 
 def _attach(order: Order, column: str, given: str) -> Order:
@@ -563,7 +390,7 @@ def _attach(order: Order, column: str, given: str) -> Order:
     try:
         # A part of its own: another unit may take the id between the look and the change.
         with database.unit_of_work():
-            return _changed(order.id, **{column: given})
+            return order_rows.changed(order.id, **{column: given})
     except sa.exc.IntegrityError as error:
         _refuse_taken(column, given)
         raise ConflictError(f"another order has the {what} {excerpt(given)} already") from error
@@ -573,61 +400,14 @@ _WHAT = {"stripe_session_id": "session", "stripe_payment_intent_id": "payment in
 
 
 def _refuse_taken(column: str, given: str | None) -> None:
-    other = None if given is None else _by(column, given)
+    other = None if given is None else order_rows.by(column, given)
     if other is not None:
         raise ConflictError(f"order {other.id} has the {_WHAT[column]} {excerpt(given)} already")
 
 
-def _changed(order_id: int, **values: Any) -> Order:
-    changed = sa.update(_orders).where(_orders.c.id == order_id).values(values)
-    return _order(database.connection().execute(changed.returning(_orders)).one())
-
-
-def locked(order_id: int) -> Order:
-    """Answer an order that nobody else changes before this unit ends. Raises NotFoundError."""
-    order = _first(_BY_ID.with_for_update(), order=order_id)
-    if order is None:
-        raise NotFoundError(f"no order {order_id}")
-    return order
-
-
-def _by(column: str, given: str) -> Order | None:
-    return _first(sa.select(_orders).where(_orders.c[column] == given))
-
-
-def _first(statement: sa.Select[Any], **parameters: Any) -> Order | None:
-    row = database.connection().execute(statement, parameters).first()
-    return None if row is None else _order(row)
-
-
-def _order(row: Any) -> Order:
-    return Order(
-        id=row.id,
-        account_id=row.account_id,
-        order_type=OrderType(row.order_type),
-        amount_cents=row.amount_cents,
-        stripe_session_id=row.stripe_session_id,
-        stripe_payment_intent_id=row.stripe_payment_intent_id,
-        discount_code_id=row.discount_code_id,
-        status=OrderStatus(row.status),
-        created_at=read_time(row.created_at),
-        completed_at=None if row.completed_at is None else read_time(row.completed_at),
-        credit_cents=row.amount_cents if row.credit_cents is None else row.credit_cents,
-        idempotency_key=row.idempotency_key,
-    )
-
-
-def _refund_of(row: Any) -> Refund:
-    return Refund(
-        id=row.id,
-        order_id=row.order_id,
-        amount_cents=row.amount_cents,
-        claw_back_cents=row.claw_back_cents,
-        shortfall_cents=row.shortfall_cents,
-        policy=RefundPolicy(row.policy),
-        stripe_refund_id=row.stripe_refund_id,
-        transaction_id=row.transaction_id,
-        reason=row.reason,
-        idempotency_key=row.idempotency_key,
-        created_at=read_time(row.created_at),
-    )
+def _credit(order: Order) -> None:
+    # An adopted order may be of nothing; then there is no line to write.
+    if order.credit_cents > 0:
+        balance_store.add_credits(
+            order.account_id, order.credit_cents, _LINE_OF[order.order_type], order_id=order.id
+        )

@@ -29,7 +29,7 @@ from tbpay.schema import (
     sms_charges,
     transactions,
 )
-from tbpay.stores import balance_store, discount_code_store, discounts, order_store
+from tbpay.stores import balance_store, discount_code_store, order_store, redemptions
 
 PAUSE_SECONDS = 0.02
 
@@ -39,7 +39,7 @@ def order_by_read_then_write(call: Call) -> Answer:
     asked = call.asked
     code = discount_code_store.validate(asked["code"], amount_cents=asked["cents"])
     time.sleep(PAUSE_SECONDS)
-    off_cents = discounts.reduction_cents(code, asked["cents"])
+    off_cents = redemptions.reduction_cents(code, asked["cents"])
     with unit_of_work() as connection:
         made = order_store.create(
             asked["account"], asked["type"], asked["cents"], stripe_session_id=SESSION + call.name

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
 
-from tbpay.stores import audit, discounts, orders, trail
+from tbpay.stores import audit, discounts, orders, redemptions, refunds, trail
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
                 assert tz is UTC
                 return told.now()
 
-        for store in (audit, discounts, orders, trail):
+        for store in (audit, discounts, orders, redemptions, refunds, trail):
             monkeypatch.setattr(store, "datetime", ToldDatetime)
 
     def now(self) -> datetime:

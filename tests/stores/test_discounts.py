@@ -11,7 +11,7 @@ from probes import dump, refused, run
 from tbpay.errors import Code, ConflictError, NotFoundError, RefusedError
 from tbpay.models import MAX_AMOUNT_CENTS, DiscountCode, DiscountType
 from tbpay.stores import discount_code_store, order_store
-from tbpay.stores.discounts import reduction_cents
+from tbpay.stores.redemptions import reduction_cents
 
 # What no code can be; to ask for it is no error in itself.
 NO_CODES = ["ſave10", "straße", "a", "A B", "x" * 51, "", " ", "save10\n", "save10\0", "\udcff"]
