@@ -121,7 +121,9 @@ CALLS: dict[str, Callable[[], object]] = {
     "OrderStore.create": lambda: order_store.create(3, "top_up", 2_000, code="NEW", key="order-5!"),
     "OrderStore.attach_session": lambda: order_store.attach_session(5, "cs_5"),
     "OrderStore.get_by_id": lambda: order_store.get_by_id(5),
-    "OrderStore.get_by_key": lambda: order_store.get_by_key("order-5!"),
+    "OrderStore.create_or_replay": lambda: order_store.create_or_replay(
+        3, "top_up", 2_000, code="NEW", key="order-5!"
+    ),
     "OrderStore.get_by_stripe_session": lambda: order_store.get_by_stripe_session("cs_5"),
     "OrderStore.get_by_account_id": lambda: order_store.get_by_account_id(3),
     "OrderStore.complete": lambda: order_store.complete(5, payment_intent_id="pi_5"),

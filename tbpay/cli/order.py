@@ -82,26 +82,36 @@ def create(
 
     account_id = account.find()
     key = settled_key(key)
-    show(
-        change(
-            "order create",
-            lambda order: f"order {order.id}",
-            lambda: order_store.create(
+    created = change(
+        "order create",
+        lambda created: f"order {created.order.id}",
+        lambda: _Created(
+            *order_store.create_or_replay(
                 account_id, order_type, amount, code=code, stripe_session_id=stripe_session, key=key
-            ),
-            before=lambda: None if key is None else order_store.get_by_key(key),
-            key=key,
-            detail=lambda order: {
-                "account_id": order.account_id,
-                "amount_cents": order.amount_cents,
-                "credit_cents": order.credit_cents,
-                "code": code,
-            },
-            undo=lambda order: (
-                f"order fail {order.id}" if order.status is OrderStatus.PENDING else None
-            ),
-        )
+            )
+        ),
+        key=key,
+        detail=lambda created: {
+            "account_id": created.order.account_id,
+            "amount_cents": created.order.amount_cents,
+            "credit_cents": created.order.credit_cents,
+            "code": code,
+        },
+        undo=lambda created: (
+            f"order fail {created.order.id}"
+            if created.order.status is OrderStatus.PENDING
+            else None
+        ),
     )
+    show(created.order)
+
+
+@dataclass(frozen=True)
+class _Created:
+    """An order, and whether the key had made it already."""
+
+    order: Order
+    replayed: bool
 
 
 @command(

@@ -57,6 +57,28 @@ class OrderStore:
         account or code, RefusedError for a code that cannot be used, ConflictError for a session
         or payment intent that another order has, or a key that was used for something else.
         """
+        return self.create_or_replay(
+            account_id,
+            order_type,
+            amount_cents,
+            code=code,
+            stripe_session_id=stripe_session_id,
+            stripe_payment_intent_id=stripe_payment_intent_id,
+            key=key,
+        )[0]
+
+    def create_or_replay(
+        self,
+        account_id: int,
+        order_type: OrderType | str,
+        amount_cents: int,
+        *,
+        code: str | None = None,
+        stripe_session_id: str | None = None,
+        stripe_payment_intent_id: str | None = None,
+        key: str | None = None,
+    ) -> tuple[Order, bool]:
+        """Do what ``create`` does, and tell whether the key had made the order already."""
         identifier(account_id, "account_id")
         kind = word(OrderType, order_type, "order_type")
         amount(amount_cents)
@@ -79,12 +101,12 @@ class OrderStore:
             return atomically(lambda: _create(values, code), repeatable=key is not None)
         except TakenError:
             # Another unit was quicker: what it made can be seen in a new one.
-            return atomically(lambda: _require_made(values))
+            return atomically(lambda: _require_made(values)), True
         except (RefusedError, ConflictError):
             # What stands in the way may be the very order that the key made a moment ago.
             if key is None or (made := atomically(lambda: _keyed(values))) is None:
                 raise
-            return made
+            return made, True
 
     def get_by_id(self, order_id: int) -> Order | None:
         """Answer the order with this id, or None."""
@@ -205,12 +227,6 @@ class OrderStore:
         with snapshot():
             return refunds.of_order(order_id)
 
-    def get_by_key(self, key: str) -> Order | None:
-        """Answer the order that a key made, or None."""
-        idempotency_key(key)
-        with snapshot():
-            return order_rows.by("idempotency_key", key)
-
     def update_status(
         self,
         order_id: int,
@@ -270,11 +286,11 @@ class OrderStore:
 order_store = OrderStore()
 
 
-def _create(values: dict[str, Any], code: str | None) -> Order:
+def _create(values: dict[str, Any], code: str | None) -> tuple[Order, bool]:
     account_id, amount_cents = values["account_id"], values["credit_cents"]
     accounts.require(account_id)
     if (made := _made(values)) is not None:
-        return made
+        return made, True
     discount = None
     if code is not None:
         discount = redemptions.usable(code, amount_cents, account_id)
@@ -304,7 +320,7 @@ def _create(values: dict[str, Any], code: str | None) -> Order:
         )
     if free:
         _credit(order)
-    return order
+    return order, False
 
 
 def _made(values: dict[str, Any]) -> Order | None:

@@ -16,6 +16,7 @@ SAID_TWICE = {
     "order refund 1 --yes --policy available": "orders WHERE id = 1",
     "discount deactivate LAUNCH10": "discount_codes WHERE code = 'LAUNCH10'",
     "discount update LAUNCH10 --max-uses 7": "discount_codes WHERE code = 'LAUNCH10'",
+    "order create 1 --type top_up --amount 5 --key the-key-of-it": "accounts WHERE id = 1",
     "balance debit 1 --amount 5 --reason x --key the-key-of-it": "account_balances"
     " WHERE account_id = 1",
 }
