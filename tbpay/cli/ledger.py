@@ -1,8 +1,5 @@
 """``tbpay ledger``."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
@@ -25,11 +22,15 @@ def verify_(
     ] = None,
 ) -> None:
     """Prove all of the ledger by all the rest of it; exit 8 where something differs."""
+    from tbpay.cli.progress import progress
     from tbpay.reports.verify import Difference, verify
 
     account_id = None if account is None else account.find()
-    with _progress() as tell:
-        found = verify(account_id, on_progress=tell)
+    # The database answers for so many lines at once that its first answer is worth a bar.
+    with progress("lines verified", silent_seconds=0) as tell:
+        found = verify(
+            account_id, on_progress=tell and (lambda done, total: tell(done, done, total))
+        )
     if chosen().format is Format.JSON:
         show(found)
     elif chosen().format is Format.TABLE:
@@ -41,31 +42,3 @@ def verify_(
         show(found.differences, kind=Difference)
     if found.differences:
         raise typer.Exit(Exit.DIFFERENCES)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """Keep a line on stderr that tells how far the work is, where somebody sits and waits."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    width = 0
-
-    def tell(done: int, total: int) -> None:
-        nonlocal width
-        line = f"note: {done:,} of {total:,} lines are verified"
-        if done < total:
-            width = len(line)
-            _rewrite(line)
-
-    try:
-        yield tell
-    finally:
-        if width:
-            _rewrite(" " * width)
-
-
-def _rewrite(line: str) -> None:
-    with suppress(OSError):
-        sys.stderr.write(f"\r{line}\r")
-        sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""A bar on stderr that tells how far a long read is, where somebody sits and waits."""
+"""A bar on stderr that tells how far a long work is, where somebody sits and waits."""
 
 import os
 import sys
@@ -9,33 +9,35 @@ from contextlib import contextmanager, suppress
 from tbpay.cli.bars import BAR_WIDTH, bar
 
 # What is done sooner needs no bar.
-SILENT_SECONDS = 1
+_SILENT_SECONDS = 1
 _BETWEEN_SECONDS = 0.1
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int, int | None], None] | None]:
-    """Offer a function that is told how many of ``what`` are done.
+def progress(
+    what: str, *, silent_seconds: int = _SILENT_SECONDS
+) -> Iterator[Callable[[int, int, int | None], None] | None]:
+    """Offer a function that is told how many of ``what`` are done, and how far the work is.
 
-    And how many bytes are read, and of how many, where that is known; the bar is of these.
-    On a terminal it draws a bar after the first second, which is gone at the end; off a terminal
-    there is none, and nobody is to be told.
+    That is in bytes, or in what is done itself, and of how many, where it is known: the bar is of
+    these. On a terminal it draws a bar after the silent seconds, which is gone at the end; off a
+    terminal there is none, and nobody is to be told.
     """
     # sys.stderr is None when its descriptor was closed before Python began.
     if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     began = time.monotonic()
-    due, width = began + SILENT_SECONDS, 0
+    due, width = began + silent_seconds, 0
 
-    def tell(done: int, read_bytes: int, size_bytes: int | None) -> None:
+    def tell(done: int, at: int, end: int | None) -> None:
         nonlocal due, width
         now = time.monotonic()
-        if now < due:
+        if now < due or at == end:
             return
         due = now + _BETWEEN_SECONDS
         # A line as wide as the screen would begin a new one.
-        line = _line(f"{done:,} {what}", read_bytes, size_bytes, now - began)[: _screen_width() - 1]
+        line = _line(f"{done:,} {what}", at, end, now - began)[: _screen_width() - 1]
         # Before it is there: a Ctrl-C may come while it is written.
         width = max(width, len(line))
         _rewrite(line.ljust(width))
@@ -47,14 +49,14 @@ def progress(what: str) -> Iterator[Callable[[int, int, int | None], None] | Non
             _rewrite(" " * width)
 
 
-def _line(done: str, read_bytes: int, size_bytes: int | None, seconds: float) -> str:
-    if size_bytes is None:
+def _line(done: str, at: int, end: int | None, seconds: float) -> str:
+    if end is None:
         return done
     # A file may grow while it is read.
-    whole_bytes = max(read_bytes, size_bytes)
-    left = int(seconds * (whole_bytes - read_bytes) / read_bytes)
+    end = max(at, end)
+    left = int(seconds * (end - at) / at)
     return (
-        f"[{bar(read_bytes, whole_bytes):{BAR_WIDTH}}] {100 * read_bytes // whole_bytes:3} %"
+        f"[{bar(at, end):{BAR_WIDTH}}] {100 * at // end:3} %"
         f"  {done}, {left // 60}:{left % 60:02} left"
     )
 

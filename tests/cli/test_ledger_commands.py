@@ -181,7 +181,7 @@ def long_shop(shop: Database) -> Database:
 
 # PostgreSQL is asked for more at once.
 on_sqlite = pytest.mark.parametrize("dialect", ["sqlite"])
-TOLD = "note: 50,002 of 300,002 lines are verified"
+TOLD = " 16 %  50,002 lines verified, 0:"
 
 
 @on_sqlite
@@ -190,8 +190,11 @@ def test_somebody_who_waits_is_told_how_far_it_is() -> None:
     with Terminal("ledger verify") as terminal:
         assert terminal.end() == 0
 
-    assert terminal.seen.startswith(f"\r{TOLD}\r\rnote: 100,002 of")
-    assert f"\r{' ' * len('note: 250,002 of 300,002 lines are verified')}\rcheck" in terminal.seen
+    bars = terminal.seen.split("\r")
+    assert TOLD in bars[1]
+    assert bars[-2].isspace()
+    assert len(bars[-2]) >= len(bars[1])
+    assert bars[-1].startswith("check")
     assert tbpay("ledger verify").err == ""
 
 
@@ -221,4 +224,4 @@ def test_ctrl_c_ends_it_while_another_process_keeps_the_database_locked(shop: Da
 def test_who_does_not_have_to_wait_is_told_nothing() -> None:
     with Terminal("ledger verify") as terminal:
         assert terminal.end() == 0
-    assert "note" not in terminal.seen
+    assert terminal.seen.startswith("check")
