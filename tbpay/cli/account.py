@@ -4,16 +4,8 @@ from dataclasses import asdict
 from typing import Annotated
 
 from tbpay.cli.change import change
-from tbpay.cli.options import (
-    AccountName,
-    Below,
-    chosen,
-    command,
-    group,
-    in_one_amount,
-    option,
-    show,
-)
+from tbpay.cli.options import chosen, command, group, in_one_amount, show
+from tbpay.cli.parameters import AccountName, Below, option
 from tbpay.cli.parsers import parse_text
 from tbpay.errors import NotFoundError
 from tbpay.models import Account, email_address

@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-from tbpay.cli.options import Since, chosen, command, group, option, show
+from tbpay.cli.options import chosen, command, group, show
+from tbpay.cli.parameters import Since, option
 from tbpay.cli.parsers import parse_text
 from tbpay.models import AuditEntry
 

@@ -8,22 +8,21 @@ import typer
 
 from tbpay.cli.change import change, confirm, preview, settled_key
 from tbpay.cli.exits import UsageError
-from tbpay.cli.options import (
+from tbpay.cli.options import chosen, command, group, in_one_amount, show
+from tbpay.cli.output import note
+from tbpay.cli.parameters import (
     AccountName,
     Amount,
     Below,
     Key,
+    PhoneName,
     Reason,
+    Segments,
+    Text,
     argument,
-    chosen,
-    command,
-    group,
-    in_one_amount,
     option,
-    show,
 )
-from tbpay.cli.output import note
-from tbpay.cli.parsers import AccountRef, parse_account, parse_country, parse_phone, parse_segments
+from tbpay.cli.parsers import AccountRef, parse_account, parse_country
 from tbpay.models import AccountBalance, Page, Transaction
 from tbpay.money import MICROS_PER_CENT, show_cents
 
@@ -170,19 +169,9 @@ def debit(
 )
 def charge(
     account: AccountName,
-    number: Annotated[
-        str,
-        argument(
-            parse_phone, "NUMBER", "A phone number: + and digits; spaces, - . ( ) do no harm."
-        ),
-    ],
-    text: Annotated[
-        str | None, option("--text", str, "T", "The message, whose segments are counted.")
-    ] = None,
-    segments: Annotated[
-        int | None,
-        option("--segments", parse_segments, "N", "How many the message has, 1 unless given."),
-    ] = None,
+    number: PhoneName,
+    text: Text = None,
+    segments: Segments = None,
     fallback: Annotated[
         bool,
         typer.Option("--fallback", help="Charge a country without a price at the US rate."),

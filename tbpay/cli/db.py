@@ -7,8 +7,9 @@ import typer
 from tbpay.cli import exits
 from tbpay.cli.change import confirm_by_name
 from tbpay.cli.exits import Exit, UsageError
-from tbpay.cli.options import argument, chosen, command, group, show
+from tbpay.cli.options import chosen, command, group, show
 from tbpay.cli.output import Format, note, write
+from tbpay.cli.parameters import argument
 
 if TYPE_CHECKING:
     from tbpay.migrations import Migration, Status

@@ -10,8 +10,9 @@ import typer
 from tbpay import models
 from tbpay.cli.change import ask, can_ask, change
 from tbpay.cli.exits import UsageError
-from tbpay.cli.options import Chosen, CodeName, argument, chosen, command, group, option, show
+from tbpay.cli.options import Chosen, chosen, command, group, show
 from tbpay.cli.output import note
+from tbpay.cli.parameters import CodeName, argument, option
 from tbpay.cli.parsers import (
     AccountRef,
     parse_account,

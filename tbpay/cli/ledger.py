@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from tbpay.cli.exits import Exit
-from tbpay.cli.options import chosen, command, group, option, show
+from tbpay.cli.options import chosen, command, group, show
 from tbpay.cli.output import Format, write
+from tbpay.cli.parameters import option
 from tbpay.cli.parsers import AccountRef, parse_account
 
 app = group("The ledger: proof that all of it adds up.")

@@ -1,13 +1,12 @@
-"""What commands share: their flags, the parameters of several, and the command class.
+"""What all commands share: their flags, how they show an answer, and the command class.
 
 A flag stands before the group or after the verb; after the verb it wins. Shared flags are appended
 to every command here, and reach it through ``chosen()``, so that a command declares its own alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from itertools import pairwise
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
@@ -16,19 +15,8 @@ from tbpay import models, money, settings
 from tbpay.cli import output
 from tbpay.cli.exits import UsageError
 from tbpay.cli.output import Format
-from tbpay.cli.parsers import (
-    AccountRef,
-    parse_account,
-    parse_at,
-    parse_bound,
-    parse_database,
-    parse_format,
-    parse_limit,
-    parse_since,
-    parse_stripe_id,
-    parse_text,
-    parse_until,
-)
+from tbpay.cli.parameters import typed
+from tbpay.cli.parsers import parse_database, parse_format, parse_limit
 from tbpay.errors import InvalidInputError
 
 T = TypeVar("T")
@@ -246,18 +234,6 @@ def _value(
     return TyperOption(param_decls=[*more, name], type=typed(parse), metavar=metavar, help=text)
 
 
-def typed(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """Let the parser of the command line say which argument it was that a parser refused."""
-
-    def parse_or_name(given: str) -> T:
-        try:
-            return parse(given)
-        except InvalidInputError as error:
-            raise typer.BadParameter(error.message) from error
-
-    return parse_or_name
-
-
 # --- which format ---
 
 
@@ -296,54 +272,3 @@ def wants_json(arguments: Sequence[str]) -> bool:
         if given in list(Format):
             named = given
     return named == Format.JSON
-
-
-# --- the parameters that several commands declare ---
-
-
-def argument(parse: Callable[[str], Any], metavar: str, text: str) -> Any:
-    """Declare a positional argument by its parser."""
-    return typer.Argument(parser=typed(parse), metavar=metavar, help=text, show_default=False)
-
-
-def option(name: str, parse: Callable[[str], Any], metavar: str, text: str) -> Any:
-    """Declare an option by its parser."""
-    return typer.Option(name, parser=typed(parse), metavar=metavar, help=text, show_default=False)
-
-
-AccountName = Annotated[
-    AccountRef, argument(parse_account, "ACCOUNT", "The account's id, or its email address.")
-]
-Amount = Annotated[int, option("--amount", money.parse_cents, "USD", "Dollars: 10 or 10.50.")]
-At = Annotated[
-    datetime | None,
-    option("--at", parse_at, "T", "As of this time, now unless given; a date is that day's end."),
-]
-Below = Annotated[
-    int | None, option("--below", parse_bound, "USD", "Only balances lower than this.")
-]
-CodeName = Annotated[str, argument(models.discount_code, "CODE", "The discount code.")]
-Key = Annotated[
-    str | None,
-    option(
-        "--key",
-        models.idempotency_key,
-        "K",
-        f"{models.MIN_KEY} to {models.MAX_KEY} characters by which a repetition is known as one.",
-    ),
-]
-PaymentIntent = Annotated[
-    str | None, option("--payment-intent", parse_stripe_id, "ID", "Stripe's payment intent.")
-]
-Reason = Annotated[str, option("--reason", parse_text, "TEXT", "Why; the line will say so.")]
-Since = Annotated[
-    datetime | None,
-    option("--since", parse_since, "T", "From this time on: a date, a time, or 30m, 6h, 7d ago."),
-]
-StripeSession = Annotated[
-    str | None, option("--stripe-session", parse_stripe_id, "ID", "Stripe's Checkout session.")
-]
-Until = Annotated[
-    datetime | None,
-    option("--until", parse_until, "T", "Up to, not at, this time; a date includes its day."),
-]

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from tbpay import models
 from tbpay.cli.change import change, confirm, preview, settled_key
 from tbpay.cli.exits import UsageError
-from tbpay.cli.options import (
+from tbpay.cli.options import chosen, command, group, show
+from tbpay.cli.parameters import (
     AccountName,
     Amount,
     Key,
@@ -15,11 +16,7 @@ from tbpay.cli.options import (
     StripeSession,
     Until,
     argument,
-    chosen,
-    command,
-    group,
     option,
-    show,
 )
 from tbpay.cli.parsers import AccountRef, parse_account, parse_id, parse_stripe_id, parse_text
 from tbpay.errors import ConflictError, NotFoundError, excerpt

@@ -7,11 +7,12 @@ import typer
 from tbpay.cli import quoting
 from tbpay.cli.bars import bar
 from tbpay.cli.exits import Exit
-from tbpay.cli.options import At, argument, chosen, command, group, option, show
+from tbpay.cli.options import chosen, command, group, show
 from tbpay.cli.output import Format, note, write
+from tbpay.cli.parameters import At, ToSpend, argument, option
 from tbpay.cli.parsers import parse_percent
 from tbpay.models import Page
-from tbpay.money import parse_cents, show_cents
+from tbpay.money import show_cents
 
 app = group("Prices: what a segment costs in which country.")
 
@@ -24,10 +25,7 @@ app = group("Prices: what a segment costs in which country.")
     "tbpay pricing list --at 2026-12-31",
 )
 def list_(
-    amount: Annotated[
-        int | None,
-        option("--amount", parse_cents, "USD", "Dollars to spend on segments, 10 unless given."),
-    ] = None,
+    amount: ToSpend = None,
     at: At = None,
 ) -> None:
     """List what a segment costs in each country, and how many of them an amount buys."""

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tbpay.cli.exits import UsageError
-from tbpay.cli.options import At, argument, chosen, in_one_amount, option, show
+from tbpay.cli.options import chosen, in_one_amount, show
 from tbpay.cli.output import Format, note, write
-from tbpay.cli.parsers import AccountRef, parse_account, parse_phone, parse_segments
+from tbpay.cli.parameters import At, Segments, Text, ToSpend, argument, option
+from tbpay.cli.parsers import AccountRef, parse_account, parse_phone
 from tbpay.errors import Code, RefusedError, excerpt
-from tbpay.money import exact_cents, parse_cents, show_micros
+from tbpay.money import exact_cents, show_micros
 
 if TYPE_CHECKING:
     from tbpay.campaigns import Campaign, Cover
@@ -33,13 +34,8 @@ def quote(
             parse_phone, "NUMBER...", "Phone numbers: + and digits; spaces, - . ( ) do no harm."
         ),
     ] = None,
-    segments: Annotated[
-        int | None,
-        option("--segments", parse_segments, "N", "How many the message has, 1 unless given."),
-    ] = None,
-    text: Annotated[
-        str | None, option("--text", str, "T", "The message, whose segments are counted.")
-    ] = None,
+    segments: Segments = None,
+    text: Text = None,
     text_file: Annotated[
         str | None, option("--text-file", str, "F", "A file with the message, - for stdin.")
     ] = None,
@@ -52,10 +48,7 @@ def quote(
             "Numbers, one a line, or CSV with a column number and perhaps text; - for stdin.",
         ),
     ] = None,
-    amount: Annotated[
-        int | None,
-        option("--amount", parse_cents, "USD", "Dollars to spend on segments, 10 unless given."),
-    ] = None,
+    amount: ToSpend = None,
     account: Annotated[
         AccountRef | None,
         option("--account", parse_account, "A", "Say whether this account's balance carries it."),
