@@ -189,6 +189,8 @@ class Terminal:
     def press(self, question: str, key: str) -> None:
         """Wait for a question, then press a key together with Ctrl."""
         self.wait(question)
+        # At once: the command goes on meanwhile, and may come to its end.
+        self._child.delaybeforesend = None
         self._child.sendcontrol(key)
 
     def end(self) -> int:
