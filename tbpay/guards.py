@@ -1,12 +1,14 @@
 """The guards: triggers by which the database itself keeps the ledger, at the newest revision.
 
 A line is never changed, deleted or replaced, and one that does not follow the line before it is
-refused, whoever writes it; so is a charge that does not move the balance by just what it cost. An
-account's first line has none before it: it may find a balance that was taken over from the web
-application, which ``tbpay ledger verify`` names. A counter of uses is what its redemptions add up
-to. PostgreSQL looks at that, and whether every balance that moved is what its last line says, when
-a unit commits; SQLite has nothing that waits for the commit: it looks at a counter when it moves,
-which is after its redemption, and the rest is left to ``tbpay ledger verify`` there.
+refused, whoever writes it; so is a charge that does not move the balance by just what it cost. A
+balance begins at 0, and its first line follows that; one that was taken over from the web
+application began with ``opening_cents``, which nobody changes. What was paid for an order and what
+it credited, whose a redemption is, and all of a refund stay as they are. A counter of uses is what
+its redemptions add up to. PostgreSQL looks at that, and whether every balance that moved is what
+its last line says, when a unit commits. SQLite has nothing that waits for the commit: it looks at a
+counter when it moves, which is after its redemption, and lets a balance move by one number at a
+time, before its line; the rest is left to ``tbpay ledger verify`` there.
 
 The migrations carry their own copies. ``tbpay db check`` and ``tbpay ledger verify`` compare a
 database with what stands here, by name and text.
@@ -45,6 +47,12 @@ WHEN NEW.account_version < 1
             AND account_version = NEW.account_version
             AND balance_cents = NEW.balance_after_cents
     )
+    OR NEW.account_version = 1 AND NOT EXISTS (
+        SELECT 1 FROM account_balances
+        WHERE account_id = NEW.account_id
+            AND NEW.balance_after_cents = opening_cents
+                + CASE NEW.transaction_type WHEN 'credit' THEN 1 ELSE -1 END * NEW.amount_cents
+    )
     OR NEW.account_version > 1 AND NOT EXISTS (
         SELECT 1 FROM transactions AS earlier
         WHERE earlier.account_id = NEW.account_id
@@ -53,6 +61,27 @@ WHEN NEW.account_version < 1
                 + CASE NEW.transaction_type WHEN 'credit' THEN 1 ELSE -1 END * NEW.amount_cents
     )
 BEGIN SELECT RAISE(ABORT, 'a line follows the balance and the line before it'); END
+""",
+        "account_balances_begin": """
+CREATE TRIGGER account_balances_begin BEFORE INSERT ON account_balances
+WHEN NEW.balance_cents <> 0 OR NEW.account_version <> 0 OR NEW.opening_cents <> 0
+    OR EXISTS (SELECT 1 FROM account_balances WHERE id = NEW.id)
+    OR EXISTS (SELECT 1 FROM account_balances WHERE account_id = NEW.account_id)
+BEGIN SELECT RAISE(ABORT, 'a balance begins at 0, and once'); END
+""",
+        "account_balances_move": """
+CREATE TRIGGER account_balances_move BEFORE UPDATE ON account_balances
+WHEN NEW.id <> OLD.id
+    OR NEW.account_id <> OLD.account_id
+    OR NEW.opening_cents <> OLD.opening_cents
+    OR NEW.account_version NOT IN (OLD.account_version, OLD.account_version + 1)
+    OR NEW.account_version = OLD.account_version AND NEW.balance_cents <> OLD.balance_cents
+BEGIN SELECT RAISE(ABORT, 'a balance keeps its account, and moves by a line'); END
+""",
+        "account_balances_no_delete": """
+CREATE TRIGGER account_balances_no_delete BEFORE DELETE ON account_balances
+WHEN OLD.account_version > 0
+BEGIN SELECT RAISE(ABORT, 'a balance with lines is never deleted'); END
 """,
         "orders_no_delete": """
 CREATE TRIGGER orders_no_delete BEFORE DELETE ON orders
@@ -67,6 +96,11 @@ WHEN EXISTS (SELECT 1 FROM orders WHERE id = NEW.id)
     )
     OR EXISTS (SELECT 1 FROM orders WHERE idempotency_key = NEW.idempotency_key)
 BEGIN SELECT RAISE(ABORT, 'an order is never replaced'); END
+""",
+        "discount_redemptions_no_change": """
+CREATE TRIGGER discount_redemptions_no_change BEFORE UPDATE
+OF id, discount_code_id, order_id, account_id, reduction_cents ON discount_redemptions
+BEGIN SELECT RAISE(ABORT, 'a redemption keeps what it is of'); END
 """,
         "discount_redemptions_no_delete": """
 CREATE TRIGGER discount_redemptions_no_delete BEFORE DELETE ON discount_redemptions
@@ -88,6 +122,29 @@ WHEN NEW.current_uses <> OLD.current_uses
 BEGIN
     SELECT RAISE(ABORT, 'the uses of a discount code are what its redemptions add up to');
 END
+""",
+        "orders_no_change": """
+CREATE TRIGGER orders_no_change BEFORE UPDATE ON orders
+WHEN NEW.id <> OLD.id
+    OR NEW.account_id <> OLD.account_id
+    OR OLD.status IN ('completed', 'refunded')
+        AND (NEW.amount_cents <> OLD.amount_cents OR NEW.credit_cents IS NOT OLD.credit_cents)
+    OR EXISTS (
+        SELECT 1 FROM orders
+        WHERE id <> OLD.id AND stripe_session_id = NEW.stripe_session_id
+    )
+    OR EXISTS (
+        SELECT 1 FROM orders
+        WHERE id <> OLD.id AND stripe_payment_intent_id = NEW.stripe_payment_intent_id
+    )
+    OR EXISTS (
+        SELECT 1 FROM orders WHERE id <> OLD.id AND idempotency_key = NEW.idempotency_key
+    )
+BEGIN SELECT RAISE(ABORT, 'an order keeps its account, and what was paid and credited'); END
+""",
+        "order_refunds_no_change": """
+CREATE TRIGGER order_refunds_no_change BEFORE UPDATE ON order_refunds
+BEGIN SELECT RAISE(ABORT, 'a refund is never changed'); END
 """,
         "order_refunds_no_delete": """
 CREATE TRIGGER order_refunds_no_delete BEFORE DELETE ON order_refunds
@@ -161,6 +218,14 @@ FOR EACH ROW EXECUTE FUNCTION tbpay_line_follows()
 CREATE CONSTRAINT TRIGGER account_balances_follow AFTER INSERT OR UPDATE ON account_balances
 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION tbpay_balance_follows()
 """,
+        "account_balances_no_delete": """
+CREATE TRIGGER account_balances_no_delete BEFORE DELETE ON account_balances
+FOR EACH ROW WHEN (old.account_version > 0) EXECUTE FUNCTION tbpay_refuse()
+""",
+        "account_balances_no_truncate": """
+CREATE TRIGGER account_balances_no_truncate BEFORE TRUNCATE ON account_balances
+FOR EACH STATEMENT EXECUTE FUNCTION tbpay_refuse()
+""",
         "orders_no_delete": """
 CREATE TRIGGER orders_no_delete BEFORE DELETE ON orders
 FOR EACH ROW EXECUTE FUNCTION tbpay_refuse()
@@ -168,6 +233,11 @@ FOR EACH ROW EXECUTE FUNCTION tbpay_refuse()
         "orders_no_truncate": """
 CREATE TRIGGER orders_no_truncate BEFORE TRUNCATE ON orders
 FOR EACH STATEMENT EXECUTE FUNCTION tbpay_refuse()
+""",
+        "discount_redemptions_no_change": """
+CREATE TRIGGER discount_redemptions_no_change BEFORE UPDATE
+OF id, discount_code_id, order_id, account_id, reduction_cents ON discount_redemptions
+FOR EACH ROW EXECUTE FUNCTION tbpay_refuse()
 """,
         "discount_redemptions_no_delete": """
 CREATE TRIGGER discount_redemptions_no_delete BEFORE DELETE ON discount_redemptions
@@ -185,8 +255,12 @@ DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION tbpay_uses_add_up()
 CREATE CONSTRAINT TRIGGER discount_codes_add_up AFTER INSERT OR UPDATE ON discount_codes
 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION tbpay_uses_add_up()
 """,
-        "order_refunds_no_delete": """
-CREATE TRIGGER order_refunds_no_delete BEFORE DELETE ON order_refunds
+        "orders_no_change": """
+CREATE TRIGGER orders_no_change BEFORE UPDATE ON orders
+FOR EACH ROW EXECUTE FUNCTION tbpay_order_keeps()
+""",
+        "order_refunds_no_change": """
+CREATE TRIGGER order_refunds_no_change BEFORE UPDATE OR DELETE ON order_refunds
 FOR EACH ROW EXECUTE FUNCTION tbpay_refuse()
 """,
         "order_refunds_no_truncate": """
@@ -223,6 +297,11 @@ BEGIN
         WHERE account_id = NEW.account_id
             AND account_version = NEW.account_version
             AND balance_cents = NEW.balance_after_cents
+    ) OR NEW.account_version = 1 AND NOT EXISTS (
+        SELECT 1 FROM account_balances
+        WHERE account_id = NEW.account_id
+            AND NEW.balance_after_cents = opening_cents
+                + CASE NEW.transaction_type WHEN 'credit' THEN 1 ELSE -1 END * NEW.amount_cents
     ) OR NEW.account_version > 1 AND NOT EXISTS (
         SELECT 1 FROM transactions AS earlier
         WHERE earlier.account_id = NEW.account_id
@@ -241,17 +320,25 @@ DECLARE
     last account_balances;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
-        IF OLD.account_id = NEW.account_id
-            AND OLD.balance_cents = NEW.balance_cents
+        IF OLD.id <> NEW.id
+            OR OLD.account_id <> NEW.account_id
+            OR OLD.opening_cents <> NEW.opening_cents
+        THEN
+            RAISE EXCEPTION 'a balance keeps its account, and what it began with'
+                USING ERRCODE = 'integrity_constraint_violation';
+        END IF;
+        IF OLD.balance_cents = NEW.balance_cents
             AND OLD.subcent_micros = NEW.subcent_micros
             AND OLD.account_version = NEW.account_version
         THEN
             RETURN NULL;
         END IF;
+    ELSIF NEW.opening_cents <> 0 THEN
+        RAISE EXCEPTION 'a balance begins at 0' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
-    SELECT * INTO last FROM account_balances WHERE id = NEW.id;
+    SELECT * INTO last FROM account_balances WHERE account_id = NEW.account_id;
     IF FOUND AND NOT (
-        last.account_version = 0 AND last.balance_cents = 0
+        last.account_version = 0 AND last.balance_cents = last.opening_cents
         OR EXISTS (
             SELECT 1 FROM transactions
             WHERE account_id = last.account_id
@@ -278,10 +365,6 @@ BEGIN
     IF TG_TABLE_NAME = 'discount_redemptions' THEN
         code_id := NEW.discount_code_id;
         IF TG_OP = 'UPDATE' THEN
-            IF OLD.discount_code_id <> NEW.discount_code_id THEN
-                RAISE EXCEPTION 'a redemption keeps its code'
-                    USING ERRCODE = 'integrity_constraint_violation';
-            END IF;
             IF (OLD.status IN ('reserved', 'redeemed')) = (NEW.status IN ('reserved', 'redeemed'))
             THEN
                 RETURN NULL;
@@ -303,6 +386,21 @@ BEGIN
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     RETURN NULL;
+END
+""",
+    "tbpay_order_keeps": """
+BEGIN
+    IF NEW.id <> OLD.id
+        OR NEW.account_id <> OLD.account_id
+        OR OLD.status IN ('completed', 'refunded') AND (
+            NEW.amount_cents <> OLD.amount_cents
+            OR NEW.credit_cents IS DISTINCT FROM OLD.credit_cents
+        )
+    THEN
+        RAISE EXCEPTION 'an order keeps its account, and what was paid and credited'
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NEW;
 END
 """,
     "tbpay_charge_follows": """

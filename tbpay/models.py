@@ -379,7 +379,11 @@ def discount_code(value: object) -> str:
 
 # What only helps people to read a number: every kind of space, dash and hyphen, and . ( ).
 _READING_AIDS = dict.fromkeys(
-    map(ord, "\t .()-\xa0\u202f\u2007\u2009\u2010\u2011\u2012\u2013\u2014\u2212")
+    [
+        *map(ord, "\t .()-\xa0\u1680\u202f\u205f\u2043\u2212\u3000\ufe58\ufe63\uff0d"),
+        *range(0x2000, 0x200B),
+        *range(0x2010, 0x2016),
+    ]
 )
 # Compiled here, as the patterns of many countries push this one out of re's own cache.
 E164 = re.compile(E164_PATTERN)

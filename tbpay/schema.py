@@ -217,6 +217,9 @@ account_balances = sa.Table(
     _fixed_width("updated_at"),
     _integers("account_id", "balance_cents"),
     *_between_integers("account_version", 0, MAX_ID),
+    # What a balance began with that was taken over: its first line follows that.
+    sa.Column("opening_cents", _BIG, nullable=False, default=0, server_default=sa.text("0")),
+    *_between_integers("opening_cents", -MAX_BALANCE_CENTS, MAX_BALANCE_CENTS),
     sa.Column("subcent_micros", _BIG, nullable=False, default=0, server_default=sa.text("0")),
     *_between_integers("subcent_micros", 0, MAX_SUBCENT_MICROS),
     sa.Index("ix_account_balances_account_id", "account_id", unique=True),

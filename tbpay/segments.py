@@ -130,10 +130,14 @@ def _culprits(text: str) -> tuple[Culprit, ...]:
 
 
 _REPLACEMENTS = {
-    **dict.fromkeys("`´‘’‚‛′ʼ‹›", "'"),
-    **dict.fromkeys("“”„‟″«»", '"'),
+    **dict.fromkeys("`´‘’‚‛′‵‹›❛❜\u02b9\u02bb\u02bc\u02bd\u02c8\u02ca\u02cb", "'"),
+    **dict.fromkeys("“”„‟″‶«»❝❞〝〞\u02ba\u02ee", '"'),
     **dict.fromkeys("‐‑‒–—―−⁃", "-"),
-    **dict.fromkeys("•·", "*"),
+    **dict.fromkeys("•·∗⁎✱", "*"),
+    **dict.fromkeys("⁄∕⧸÷", "/"),
+    **dict.fromkeys("∣⏐", "|"),
+    **dict.fromkeys("\u02d0∶꞉", ":"),
+    **dict.fromkeys("\u02dc∼", "~"),
     # Spaces of every width, and the tab.
     **dict.fromkeys("\t\u00a0\u1680\u202f\u205f\u3000", " "),
     **{chr(code): " " for code in range(0x2000, 0x200B)},
@@ -142,18 +146,23 @@ _REPLACEMENTS = {
     # chooses between the forms of the character before it.
     **dict.fromkeys("\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff", ""),
     **{chr(code): "" for code in range(0xFE00, 0xFE10)},
+    "\u02c6": "^",
+    "、": ",",
+    "。": ".",
     "×": "x",
-    "⁄": "/",
     "™": "TM",
 }
 # Forms that mean something else than the plain characters in them: 10² is not 102.
-_MEANING = ("<super>", "<sub>", "<fraction>", "<circle>")
+_MEANING = ("<super>", "<sub>", "<circle>")
 
 
 def _replacement(character: str) -> str | None:
     if character in _REPLACEMENTS:
         return _REPLACEMENTS[character]
-    if unicodedata.decomposition(character[0]).startswith(_MEANING):
+    parts = unicodedata.decomposition(character[0])
+    inner = (chr(int(code, 16)) for code in parts.split() if not code.startswith("<"))
+    if any(unicodedata.decomposition(it).startswith(_MEANING) for it in (character[0], *inner)):
         return None
-    plain = unicodedata.normalize("NFKC", character)
+    normal = unicodedata.normalize("NFKC", character)
+    plain = "".join(_REPLACEMENTS.get(each, each) for each in normal)
     return plain if _GSM7.fullmatch(plain) else None

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from databases import Database
 from probes import label, rows, run
+from tampering import tamper
 from webapp import (
     ACCOUNTS,
     FEW_ACCOUNTS,
@@ -516,7 +517,7 @@ def test_rules_and_names_of_theirs_give_way_to_ours(server: Database) -> None:
     migrations.upgrade()
 
     assert migrations.check() == []
-    run(server, "UPDATE orders SET amount_cents = 10000, completed_at = NULL WHERE id = 7")
+    tamper(server, "UPDATE orders SET amount_cents = 10000, completed_at = NULL WHERE id = 7")
 
 
 def test_what_others_were_granted_stays_granted(server: Database) -> None:

@@ -24,6 +24,7 @@ on_postgresql = pytest.mark.parametrize("dialect", ["postgresql"])
 WHEN = "2026-11-23T08:13:00.000000Z"
 KEPT = ("transactions", "orders", "discount_redemptions", "order_refunds", "sms_charges")
 FOLLOWS = "a line follows the balance and the line before it"
+MOVES = "a balance keeps its account, and moves by a line"
 COSTS = "a charge moves the balance by just what it cost"
 
 
@@ -121,9 +122,8 @@ def test_a_line_that_follows_is_taken(books: Database) -> None:
     run(books, moved(1, 650, 4), Line().insert())
     run(
         books,
+        f"INSERT INTO account_balances (account_id, updated_at) VALUES (3, '{WHEN}')",
         moved(3, 50, 1),
-        "INSERT INTO account_balances (account_id, balance_cents,"
-        f" account_version, updated_at) VALUES (3, 50, 1, '{WHEN}')",
         Line(3, 1, balance_after_cents=50).insert(),
     )
 
@@ -182,6 +182,38 @@ def test_nothing_of_a_charge_is_changed(books: Database) -> None:
     for column, value in changes.items():
         with refused(books, kept(books, "UPDATE", "sms_charges", "a charge is never changed")):
             run(books, f"UPDATE sms_charges SET {column} = {value} WHERE transaction_id = 8")
+
+
+def test_nothing_of_a_refund_is_changed(books: Database) -> None:
+    for column in ("id", "amount_cents", "stripe_refund_id", "idempotency_key", "created_at"):
+        with refused(books, kept(books, "UPDATE", "order_refunds", "a refund is never changed")):
+            run(books, f"UPDATE order_refunds SET {column} = {column}")
+
+
+def test_of_a_redemption_only_where_it_stands_is_changed(books: Database) -> None:
+    words = kept(books, "UPDATE", "discount_redemptions", "a redemption keeps what it is of")
+
+    for column in ("id", "discount_code_id", "order_id", "account_id", "reduction_cents"):
+        with refused(books, words):
+            run(books, f"UPDATE discount_redemptions SET {column} = 2")
+
+
+def test_of_an_order_what_was_paid_and_credited_is_not_changed(books: Database) -> None:
+    pending = order_store.create(1, "top_up", 500).id
+
+    for change in ("id = 7", "account_id = 2", "amount_cents = 1", "credit_cents = NULL"):
+        with refused(books, "an order keeps its account, and what was paid and credited"):
+            run(books, f"UPDATE orders SET {change} WHERE id = 1")
+    run(books, f"UPDATE orders SET amount_cents = 1 WHERE id = {pending}")
+
+
+def test_a_balance_with_lines_is_not_deleted(books: Database) -> None:
+    balance_store.get_or_create(3)
+
+    words = kept(books, "DELETE", "account_balances", "a balance with lines is never deleted")
+    with refused(books, words):
+        run(books, "DELETE FROM account_balances WHERE account_id = 2")
+    run(books, "DELETE FROM account_balances WHERE account_id = 3")
 
 
 def test_nothing_that_is_kept_is_deleted(books: Database) -> None:
@@ -266,12 +298,79 @@ OTHER_REPLACEMENTS = [
 ]
 
 
+# Without an INSERT, and without the DELETE that PRAGMA recursive_triggers would show to a guard.
+EXCHANGES = [
+    "UPDATE OR REPLACE orders SET id = 1 WHERE id = 2",
+    "UPDATE OR REPLACE orders SET stripe_session_id = 'cs_1' WHERE id = 2",
+    "UPDATE OR REPLACE orders SET stripe_payment_intent_id = 'pi_1' WHERE id = 2",
+    f"UPDATE OR REPLACE orders SET idempotency_key = 'key-0002', idempotency_hash = '{'0' * 64}'"
+    " WHERE id = 2",
+    "UPDATE OR REPLACE discount_redemptions SET id = 1 WHERE id = 2",
+    "UPDATE OR REPLACE discount_redemptions SET order_id = 1 WHERE id = 2",
+    "UPDATE OR REPLACE order_refunds SET id = 1 WHERE id = 2",
+    "UPDATE OR REPLACE order_refunds SET transaction_id = 3 WHERE id = 2",
+    "UPDATE OR REPLACE account_balances SET id = 1 WHERE id = 2",
+    "UPDATE OR REPLACE account_balances SET account_id = 1 WHERE id = 2",
+    f"REPLACE INTO account_balances (account_id, updated_at) VALUES (1, '{WHEN}')",
+    f"REPLACE INTO account_balances (id, account_id, updated_at) VALUES (1, 3, '{WHEN}')",
+]
+
+
+@on_sqlite
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_nothing_that_is_kept_gives_way_to_another(books: Database, exchange: str) -> None:
+    order_store.attach_session(1, "cs_1")
+    order_store.complete(1, payment_intent_id="pi_1")
+    order_store.create(1, "top_up", 500, code="SAVE10", key="key-0003")
+    order_store.complete(2)
+    order_store.refund(2, amount_cents=1)
+    tamper(
+        books,
+        f"UPDATE orders SET idempotency_key = 'key-0002', idempotency_hash = '{'0' * 64}'"
+        " WHERE id = 1",
+    )
+
+    with refused(books, "an order keeps|keeps what it is of|is never changed|a balance "):
+        run(books, exchange)
+
+
+@on_sqlite
+def test_a_balance_does_not_move_without_a_line(books: Database) -> None:
+    for statement in (
+        moved(1, 601, 3),
+        moved(1, 600, 2),
+        moved(1, 700, 1),
+        moved(1, 600, 5),
+        "UPDATE account_balances SET opening_cents = 1 WHERE account_id = 1",
+    ):
+        with refused(books, MOVES):
+            run(books, statement)
+    for columns, values in (
+        ("balance_cents", "5"),
+        ("balance_cents, account_version", "50, 1"),
+        ("balance_cents, opening_cents", "50, 50"),
+    ):
+        with refused(books, "a balance begins at 0, and once"):
+            run(
+                books,
+                f"INSERT INTO account_balances (account_id, updated_at, {columns})"
+                f" VALUES (3, '{WHEN}', {values})",
+            )
+
+
+def test_a_first_line_brings_what_it_says(books: Database) -> None:
+    opened = f"INSERT INTO account_balances (account_id, updated_at) VALUES (3, '{WHEN}')"
+
+    with refused(books, FOLLOWS):
+        run(books, opened, moved(3, 50_000, 1), Line(3, 1, "credit", 1, 50_000).insert())
+
+
 @on_sqlite
 @pytest.mark.parametrize("replacement", OTHER_REPLACEMENTS)
 def test_nothing_else_that_is_kept_is_replaced_whatever_the_connection_is_set_to(
     books: Database, replacement: str
 ) -> None:
-    run(
+    tamper(
         books,
         "UPDATE orders SET stripe_session_id = 'cs_1', stripe_payment_intent_id = 'pi_1',"
         f" idempotency_key = 'key-0002', idempotency_hash = '{'0' * 64}'",
@@ -308,7 +407,7 @@ def test_nothing_else_that_is_kept_is_replaced_whatever_the_connection_is_set_to
 def test_a_line_that_does_not_follow_is_refused(
     books: Database, line: Line, balance: int, version: int
 ) -> None:
-    message = f"{FOLLOWS}|a line is never replaced|account_version"
+    message = f"{FOLLOWS}|{MOVES}|a line is never replaced|account_version"
 
     with refused(books, message):
         run(books, moved(1, balance, version), line.insert())
@@ -381,7 +480,7 @@ def test_a_charge_does_not_come_after_its_line(books: Database) -> None:
 
 def test_an_older_worker_writes_no_line(books: Database) -> None:
     """It moves the balance and knows of no number: as tbpay did before there was one."""
-    with refused(books, f"{FOLLOWS}|account_version"):
+    with refused(books, f"{FOLLOWS}|{MOVES}|account_version"):
         run(
             books,
             "UPDATE account_balances SET balance_cents = 650 WHERE account_id = 1",
@@ -428,7 +527,16 @@ ALONE = {
     ),
     "a balance of another's": (
         "UPDATE account_balances SET account_id = 3 WHERE account_id = 1",
-        "a balance is what its last line says",
+        "a balance keeps its account, and what it began with",
+    ),
+    "another beginning": (
+        "UPDATE account_balances SET opening_cents = 1 WHERE account_id = 1",
+        "a balance keeps its account, and what it began with",
+    ),
+    "a beginning of nobody's": (
+        "INSERT INTO account_balances (account_id, balance_cents, opening_cents, updated_at)"
+        f" VALUES (3, 5, 5, '{WHEN}')",
+        "a balance begins at 0",
     ),
     "a counter": ("UPDATE discount_codes SET current_uses = 0", "the uses of a discount code"),
     "a code with uses": (
@@ -460,18 +568,6 @@ def test_what_moves_alone_is_not_committed(books: Database, statement: str, mess
 
     assert unbalanced(books) == []
     assert rows(books, "SELECT current_uses FROM discount_codes") == [(1,)]
-
-
-@on_postgresql
-def test_a_redemption_keeps_its_code(books: Database) -> None:
-    discount_code_store.create("OTHER", "percent", 10)
-
-    with refused(books, "a redemption keeps its code"):
-        run(
-            books,
-            "UPDATE discount_codes SET current_uses = 1 - current_uses",
-            "UPDATE discount_redemptions SET discount_code_id = 2",
-        )
 
 
 @on_postgresql

@@ -1037,14 +1037,18 @@ def _fill(there: Database, revision: str) -> None:
     """Put a row into every table of a revision, as the stores of its time did."""
     order = f"(7, 1, 'top_up', 500, NULL, NULL, 3, 'completed', '{NOW}', '{NOW}', 1000"
     code = f"(3, 'FIVE', 'fixed', 500, 3, 1, TRUE, NULL, '{NOW}'"
-    balance = f"(4, 1, 1000, '{NOW}'"
+    balance, moved = f"(4, 1, 1000, '{NOW}'", []
     line = f"(21, 1, 7, 'credit', 1000, 1000, 'Top-up', '{NOW}'"
     if revision >= "0004":
-        order, balance, line = order + ", NULL, NULL", balance + ", 1", line + ", 1, NULL, NULL"
+        order, line = order + ", NULL, NULL", line + ", 1, NULL, NULL"
+        # A balance begins at 0, and moves before its line.
+        balance = f"(4, 1, 0, '{NOW}', 0, 0"
+        moved = ["UPDATE account_balances SET balance_cents = 1000, account_version = 1"]
     if revision >= "0005":
         code += ", NULL, NULL, NULL, NULL"
     if revision >= "0007":
         balance += ", 0"
+    statements: list[str] = []
     rows_of = {
         "discount_codes": ("0002", f"{code})"),
         "orders": ("0002", f"{order})"),
@@ -1057,14 +1061,11 @@ def _fill(there: Database, revision: str) -> None:
             f"(6, 7, 1, 2, 2, 'available', 're_1', NULL, NULL, NULL, NULL, '{NOW}')",
         ),
     }
-    run(
-        there,
-        *(
-            f"INSERT INTO {table} VALUES {values}"
-            for table, (since, values) in rows_of.items()
-            if since <= revision
-        ),
-    )
+    for table, (since, values) in rows_of.items():
+        if since <= revision:
+            insert = f"INSERT INTO {table} VALUES {values}"
+            statements += [*moved, insert] if table == "transactions" else [insert]
+    run(there, *statements)
 
 
 def _columns(there: Database) -> dict[str, str]:

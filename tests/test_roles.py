@@ -69,6 +69,7 @@ def cast() -> Iterator[Cast]:
     balance_store.add_credits(2, 100, "a gift")
     balance_store.charge_sms(2, "+12015550123")
     database.reset()
+    made.run("INSERT INTO accounts (id, created_at) VALUES (9, '2026-11-23T08:13:00.000000Z')")
     yield cast
     made.run(*(f"DROP OWNED BY {role}" for role in (OWNER, WORKER, TRUSTED)))
     made.run(*(f"DROP ROLE {role}" for role in (OWNER, WORKER, TRUSTED)))
@@ -225,6 +226,42 @@ ATTACKS = {
     "a forged line without its balance": Attack((forged(100, 1600, 4),)),
     "a gap": Attack((moved(1600, 5), forged(100, 1600, 5))),
     "a forged amount": Attack((moved(99_999, 4), forged(1, 99_999, 4))),
+    "a balance under another id": Attack(
+        (moved(99_999, 3), "UPDATE public.account_balances SET id = id + 1000 WHERE id = 1")
+    ),
+    "a fraction under another id": Attack(
+        (
+            "UPDATE public.account_balances SET subcent_micros = 1 WHERE account_id = 2",
+            "UPDATE public.account_balances SET id = id + 1000 WHERE account_id = 2",
+        )
+    ),
+    "a balance of another's": Attack(
+        ("UPDATE public.account_balances SET account_id = 9 WHERE account_id = 1",)
+    ),
+    "a first line that brings more than it says": Attack(
+        (
+            "INSERT INTO public.account_balances (account_id, balance_cents, updated_at,"
+            " account_version) VALUES (9, 50000, '2026-11-23T08:13:00.000000Z', 1)",
+            forged(1, 50_000, 1).replace("VALUES (1,", "VALUES (9,"),
+        )
+    ),
+    "a first line from where nothing was": Attack(
+        (
+            "INSERT INTO public.account_balances (account_id, balance_cents, updated_at,"
+            " account_version, opening_cents)"
+            " VALUES (9, 50000, '2026-11-23T08:13:00.000000Z', 1, 49999)",
+            forged(1, 50_000, 1).replace("VALUES (1,", "VALUES (9,"),
+        )
+    ),
+    "another amount of what was paid": Attack(
+        ("UPDATE public.orders SET amount_cents = 900000 WHERE id = 1",)
+    ),
+    "another refund of Stripe's": Attack(
+        ("UPDATE public.order_refunds SET stripe_refund_id = 're_other'",)
+    ),
+    "a redemption of another order": Attack(
+        ("UPDATE public.discount_redemptions SET order_id = 3 WHERE order_id = 2",)
+    ),
     "a fraction alone": Attack(
         ("UPDATE public.account_balances SET subcent_micros = 9999 WHERE account_id = 2",)
     ),
@@ -265,8 +302,8 @@ DECEPTION = (
     "CREATE TEMPORARY TABLE discount_codes (LIKE public.discount_codes)",
     "CREATE TEMPORARY TABLE discount_redemptions (LIKE public.discount_redemptions)",
     "INSERT INTO pg_temp.account_balances (id, account_id, balance_cents, updated_at,"
-    " account_version, subcent_micros)"
-    " SELECT number, 1, cents, '', version, 0 FROM (VALUES (1, 99999, 4),"
+    " account_version, opening_cents, subcent_micros)"
+    " SELECT number, 1, cents, '', version, 0, 0 FROM (VALUES (1, 99999, 4),"
     " (2, 1600, 4), (3, 1600, 5), (4, 99999, 3), (5, 1500, 2)) AS forged (number, cents, version)",
     "INSERT INTO pg_temp.transactions (id, account_id, transaction_type, amount_cents,"
     " balance_after_cents, description, created_at, account_version)"

@@ -4,7 +4,8 @@ Revision 0004, after 0003.
 
 Every line gets its number within its account, 1 … n in the order of the ids, and every balance the
 number of its last line. From here on the database itself refuses to change a line, and to take one
-that does not follow the line before it. What worked with the tables as they were fails from now on
+that does not follow the line before it; a balance that was taken over keeps what it began with, so
+that its first line can follow that. What worked with the tables as they were fails from now on
 instead of writing a line without a number.
 """
 
@@ -51,6 +52,12 @@ SQLITE_GUARDS = (
                 AND account_version = NEW.account_version
                 AND balance_cents = NEW.balance_after_cents
         )
+        OR NEW.account_version = 1 AND NOT EXISTS (
+            SELECT 1 FROM account_balances
+            WHERE account_id = NEW.account_id
+                AND NEW.balance_after_cents = opening_cents
+                    + CASE NEW.transaction_type WHEN 'credit' THEN 1 ELSE -1 END * NEW.amount_cents
+        )
         OR NEW.account_version > 1 AND NOT EXISTS (
             SELECT 1 FROM transactions AS earlier
             WHERE earlier.account_id = NEW.account_id
@@ -59,6 +66,27 @@ SQLITE_GUARDS = (
                     + CASE NEW.transaction_type WHEN 'credit' THEN 1 ELSE -1 END * NEW.amount_cents
         )
     BEGIN SELECT RAISE(ABORT, 'a line follows the balance and the line before it'); END
+    """,
+    """
+    CREATE TRIGGER account_balances_begin BEFORE INSERT ON account_balances
+    WHEN NEW.balance_cents <> 0 OR NEW.account_version <> 0 OR NEW.opening_cents <> 0
+        OR EXISTS (SELECT 1 FROM account_balances WHERE id = NEW.id)
+        OR EXISTS (SELECT 1 FROM account_balances WHERE account_id = NEW.account_id)
+    BEGIN SELECT RAISE(ABORT, 'a balance begins at 0, and once'); END
+    """,
+    """
+    CREATE TRIGGER account_balances_move BEFORE UPDATE ON account_balances
+    WHEN NEW.id <> OLD.id
+        OR NEW.account_id <> OLD.account_id
+        OR NEW.opening_cents <> OLD.opening_cents
+        OR NEW.account_version NOT IN (OLD.account_version, OLD.account_version + 1)
+        OR NEW.account_version = OLD.account_version AND NEW.balance_cents <> OLD.balance_cents
+    BEGIN SELECT RAISE(ABORT, 'a balance keeps its account, and moves by a line'); END
+    """,
+    """
+    CREATE TRIGGER account_balances_no_delete BEFORE DELETE ON account_balances
+    WHEN OLD.account_version > 0
+    BEGIN SELECT RAISE(ABORT, 'a balance with lines is never deleted'); END
     """,
     """
     CREATE TRIGGER orders_no_delete BEFORE DELETE ON orders
@@ -90,6 +118,11 @@ BEGIN
         WHERE account_id = NEW.account_id
             AND account_version = NEW.account_version
             AND balance_cents = NEW.balance_after_cents
+    ) OR NEW.account_version = 1 AND NOT EXISTS (
+        SELECT 1 FROM account_balances
+        WHERE account_id = NEW.account_id
+            AND NEW.balance_after_cents = opening_cents
+                + CASE NEW.transaction_type WHEN 'credit' THEN 1 ELSE -1 END * NEW.amount_cents
     ) OR NEW.account_version > 1 AND NOT EXISTS (
         SELECT 1 FROM transactions AS earlier
         WHERE earlier.account_id = NEW.account_id
@@ -108,16 +141,24 @@ DECLARE
     last account_balances;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
-        IF OLD.account_id = NEW.account_id
-            AND OLD.balance_cents = NEW.balance_cents
+        IF OLD.id <> NEW.id
+            OR OLD.account_id <> NEW.account_id
+            OR OLD.opening_cents <> NEW.opening_cents
+        THEN
+            RAISE EXCEPTION 'a balance keeps its account, and what it began with'
+                USING ERRCODE = 'integrity_constraint_violation';
+        END IF;
+        IF OLD.balance_cents = NEW.balance_cents
             AND OLD.account_version = NEW.account_version
         THEN
             RETURN NULL;
         END IF;
+    ELSIF NEW.opening_cents <> 0 THEN
+        RAISE EXCEPTION 'a balance begins at 0' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
-    SELECT * INTO last FROM account_balances WHERE id = NEW.id;
+    SELECT * INTO last FROM account_balances WHERE account_id = NEW.account_id;
     IF FOUND AND NOT (
-        last.account_version = 0 AND last.balance_cents = 0
+        last.account_version = 0 AND last.balance_cents = last.opening_cents
         OR EXISTS (
             SELECT 1 FROM transactions
             WHERE account_id = last.account_id
@@ -152,6 +193,14 @@ POSTGRESQL_GUARDS = (
     """
     CREATE CONSTRAINT TRIGGER account_balances_follow AFTER INSERT OR UPDATE ON account_balances
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION tbpay_balance_follows()
+    """,
+    """
+    CREATE TRIGGER account_balances_no_delete BEFORE DELETE ON account_balances
+    FOR EACH ROW WHEN (old.account_version > 0) EXECUTE FUNCTION tbpay_refuse()
+    """,
+    """
+    CREATE TRIGGER account_balances_no_truncate BEFORE TRUNCATE ON account_balances
+    FOR EACH STATEMENT EXECUTE FUNCTION tbpay_refuse()
     """,
     """
     CREATE TRIGGER orders_no_delete BEFORE DELETE ON orders
@@ -198,7 +247,8 @@ def downgrade() -> None:
         op.execute(f"ALTER TABLE {table} DROP COLUMN idempotency_hash")
         op.execute(f"ALTER TABLE {table} DROP COLUMN idempotency_key")
     op.execute("ALTER TABLE transactions DROP COLUMN account_version")
-    op.execute("ALTER TABLE account_balances DROP COLUMN account_version")
+    for column in ("account_version", "opening_cents"):
+        op.execute(f"ALTER TABLE account_balances DROP COLUMN {column}")
 
 
 def is_postgresql() -> bool:
@@ -221,6 +271,11 @@ def add_columns() -> None:
     if not is_postgresql():
         is_counter += " AND typeof(account_version) IN ('integer', 'null')"
     add("account_balances", counter, is_counter)
+    is_balance = "opening_cents BETWEEN -99999999999 AND 99999999999"
+    if not is_postgresql():
+        is_balance += " AND typeof(opening_cents) IN ('integer', 'null')"
+    kind = "BIGINT" if is_postgresql() else "INTEGER"
+    add("account_balances", f"opening_cents {kind} DEFAULT 0 NOT NULL", is_balance)
     for table in ("transactions", "orders"):
         add(table, "idempotency_key VARCHAR(255)", "length(idempotency_key) BETWEEN 8 AND 255")
         add(
@@ -263,6 +318,17 @@ def number_the_lines() -> None:
             SELECT count(*) FROM transactions
             WHERE transactions.account_id = account_balances.account_id
         )
+        """
+    )
+    # What was taken over may not begin at 0: its next line follows all the same.
+    op.execute(
+        """
+        UPDATE account_balances SET opening_cents = coalesce((
+            SELECT balance_after_cents
+                - CASE transaction_type WHEN 'credit' THEN 1 ELSE -1 END * amount_cents
+            FROM transactions
+            WHERE transactions.account_id = account_balances.account_id AND account_version = 1
+        ), balance_cents)
         """
     )
 

@@ -26,6 +26,11 @@ FIXED_WIDTH = "LIKE '____-__-__T__:__:__.______Z'"
 
 SQLITE_GUARDS = (
     """
+    CREATE TRIGGER discount_redemptions_no_change BEFORE UPDATE
+    OF id, discount_code_id, order_id, account_id, reduction_cents ON discount_redemptions
+    BEGIN SELECT RAISE(ABORT, 'a redemption keeps what it is of'); END
+    """,
+    """
     CREATE TRIGGER discount_redemptions_no_delete BEFORE DELETE ON discount_redemptions
     BEGIN SELECT RAISE(ABORT, 'a redemption is never deleted'); END
     """,
@@ -55,10 +60,6 @@ BEGIN
     IF TG_TABLE_NAME = 'discount_redemptions' THEN
         code_id := NEW.discount_code_id;
         IF TG_OP = 'UPDATE' THEN
-            IF OLD.discount_code_id <> NEW.discount_code_id THEN
-                RAISE EXCEPTION 'a redemption keeps its code'
-                    USING ERRCODE = 'integrity_constraint_violation';
-            END IF;
             IF (OLD.status IN ('reserved', 'redeemed')) = (NEW.status IN ('reserved', 'redeemed'))
             THEN
                 RETURN NULL;
@@ -84,6 +85,11 @@ END
 """
 
 POSTGRESQL_GUARDS = (
+    """
+    CREATE TRIGGER discount_redemptions_no_change BEFORE UPDATE
+    OF id, discount_code_id, order_id, account_id, reduction_cents ON discount_redemptions
+    FOR EACH ROW EXECUTE FUNCTION tbpay_refuse()
+    """,
     """
     CREATE TRIGGER discount_redemptions_no_delete BEFORE DELETE ON discount_redemptions
     FOR EACH ROW EXECUTE FUNCTION tbpay_refuse()

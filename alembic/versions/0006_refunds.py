@@ -4,6 +4,7 @@ Revision 0006, after 0005.
 
 Every refund becomes a row: what went back to the customer, its share of the order's credit, and
 what of that was spent already. What was taken back before is told from the lines that took it.
+From here on an order keeps what was paid for it and what it credited, by which refunds are counted.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,29 @@ TIME = sa.String(50).with_variant(sa.String(50, collation="C"), "postgresql")
 
 SQLITE_GUARDS = (
     """
+    CREATE TRIGGER orders_no_change BEFORE UPDATE ON orders
+    WHEN NEW.id <> OLD.id
+        OR NEW.account_id <> OLD.account_id
+        OR OLD.status IN ('completed', 'refunded')
+            AND (NEW.amount_cents <> OLD.amount_cents OR NEW.credit_cents IS NOT OLD.credit_cents)
+        OR EXISTS (
+            SELECT 1 FROM orders
+            WHERE id <> OLD.id AND stripe_session_id = NEW.stripe_session_id
+        )
+        OR EXISTS (
+            SELECT 1 FROM orders
+            WHERE id <> OLD.id AND stripe_payment_intent_id = NEW.stripe_payment_intent_id
+        )
+        OR EXISTS (
+            SELECT 1 FROM orders WHERE id <> OLD.id AND idempotency_key = NEW.idempotency_key
+        )
+    BEGIN SELECT RAISE(ABORT, 'an order keeps its account, and what was paid and credited'); END
+    """,
+    """
+    CREATE TRIGGER order_refunds_no_change BEFORE UPDATE ON order_refunds
+    BEGIN SELECT RAISE(ABORT, 'a refund is never changed'); END
+    """,
+    """
     CREATE TRIGGER order_refunds_no_delete BEFORE DELETE ON order_refunds
     BEGIN SELECT RAISE(ABORT, 'a refund is never deleted'); END
     """,
@@ -37,9 +61,29 @@ SQLITE_GUARDS = (
     """,
 )
 
+ORDER_KEEPS = """
+BEGIN
+    IF NEW.id <> OLD.id
+        OR NEW.account_id <> OLD.account_id
+        OR OLD.status IN ('completed', 'refunded') AND (
+            NEW.amount_cents <> OLD.amount_cents
+            OR NEW.credit_cents IS DISTINCT FROM OLD.credit_cents
+        )
+    THEN
+        RAISE EXCEPTION 'an order keeps its account, and what was paid and credited'
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NEW;
+END
+"""
+
 POSTGRESQL_GUARDS = (
     """
-    CREATE TRIGGER order_refunds_no_delete BEFORE DELETE ON order_refunds
+    CREATE TRIGGER orders_no_change BEFORE UPDATE ON orders
+    FOR EACH ROW EXECUTE FUNCTION tbpay_order_keeps()
+    """,
+    """
+    CREATE TRIGGER order_refunds_no_change BEFORE UPDATE OR DELETE ON order_refunds
     FOR EACH ROW EXECUTE FUNCTION tbpay_refuse()
     """,
     """
@@ -90,15 +134,15 @@ def upgrade() -> None:
     for column in ("stripe_refund_id", "transaction_id", "idempotency_key"):
         op.create_index(f"ix_order_refunds_{column}", "order_refunds", [column], unique=True)
     refund_what_is_refunded()
-    for text in POSTGRESQL_GUARDS if is_postgresql() else SQLITE_GUARDS:
-        op.execute(text)
-        if is_postgresql():
-            name = text.split()[2]
-            op.execute(f"ALTER TABLE order_refunds ENABLE ALWAYS TRIGGER {name}")
+    create_guards()
 
 
 def downgrade() -> None:
     op.drop_table("order_refunds")
+    on_orders = " ON orders" if is_postgresql() else ""
+    op.execute(f"DROP TRIGGER orders_no_change{on_orders}")
+    if is_postgresql():
+        op.execute("DROP FUNCTION tbpay_order_keeps()")
 
 
 def is_postgresql() -> bool:
@@ -205,3 +249,29 @@ def refunds_of(order: Any) -> Iterator[tuple[int, int, int, int | None]]:
 
 def share(order: Any, refunded: int) -> int:
     return int(order.credit * refunded // order.paid if order.paid > 0 else order.credit)
+
+
+def create_guards() -> None:
+    if not is_postgresql():
+        for text in SQLITE_GUARDS:
+            op.execute(text)
+        return
+    op.execute(
+        "CREATE FUNCTION tbpay_order_keeps() RETURNS trigger LANGUAGE plpgsql"
+        f" SET search_path = {own_schema()}, pg_temp AS $function${ORDER_KEEPS}$function$"
+    )
+    for text in POSTGRESQL_GUARDS:
+        op.execute(text)
+        words = text.split()
+        name, table = words[words.index("TRIGGER") + 1], words[words.index("ON") + 1]
+        op.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
+
+
+def own_schema() -> str:
+    """Name the schema that our tables are in; a script is written where there may be none."""
+    there = context.config.attributes.get("database")
+    if not context.is_offline_mode():
+        there = op.get_bind()
+    if there is None:
+        return "public"
+    return str(there.scalar(sa.text("SELECT quote_ident(current_schema())")))

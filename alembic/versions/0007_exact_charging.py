@@ -115,17 +115,25 @@ DECLARE
     last account_balances;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
-        IF OLD.account_id = NEW.account_id
-            AND OLD.balance_cents = NEW.balance_cents
+        IF OLD.id <> NEW.id
+            OR OLD.account_id <> NEW.account_id
+            OR OLD.opening_cents <> NEW.opening_cents
+        THEN
+            RAISE EXCEPTION 'a balance keeps its account, and what it began with'
+                USING ERRCODE = 'integrity_constraint_violation';
+        END IF;
+        IF OLD.balance_cents = NEW.balance_cents
             AND OLD.subcent_micros = NEW.subcent_micros
             AND OLD.account_version = NEW.account_version
         THEN
             RETURN NULL;
         END IF;
+    ELSIF NEW.opening_cents <> 0 THEN
+        RAISE EXCEPTION 'a balance begins at 0' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
-    SELECT * INTO last FROM account_balances WHERE id = NEW.id;
+    SELECT * INTO last FROM account_balances WHERE account_id = NEW.account_id;
     IF FOUND AND NOT (
-        last.account_version = 0 AND last.balance_cents = 0
+        last.account_version = 0 AND last.balance_cents = last.opening_cents
         OR EXISTS (
             SELECT 1 FROM transactions
             WHERE account_id = last.account_id
@@ -151,16 +159,24 @@ DECLARE
     last account_balances;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
-        IF OLD.account_id = NEW.account_id
-            AND OLD.balance_cents = NEW.balance_cents
+        IF OLD.id <> NEW.id
+            OR OLD.account_id <> NEW.account_id
+            OR OLD.opening_cents <> NEW.opening_cents
+        THEN
+            RAISE EXCEPTION 'a balance keeps its account, and what it began with'
+                USING ERRCODE = 'integrity_constraint_violation';
+        END IF;
+        IF OLD.balance_cents = NEW.balance_cents
             AND OLD.account_version = NEW.account_version
         THEN
             RETURN NULL;
         END IF;
+    ELSIF NEW.opening_cents <> 0 THEN
+        RAISE EXCEPTION 'a balance begins at 0' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
-    SELECT * INTO last FROM account_balances WHERE id = NEW.id;
+    SELECT * INTO last FROM account_balances WHERE account_id = NEW.account_id;
     IF FOUND AND NOT (
-        last.account_version = 0 AND last.balance_cents = 0
+        last.account_version = 0 AND last.balance_cents = last.opening_cents
         OR EXISTS (
             SELECT 1 FROM transactions
             WHERE account_id = last.account_id

@@ -23,6 +23,7 @@ from tbpay.cli.parameters import (
     option,
 )
 from tbpay.cli.parsers import AccountRef, parse_account, parse_country
+from tbpay.errors import Code, RefusedError
 from tbpay.models import AccountBalance, Page, Transaction
 from tbpay.money import MICROS_PER_CENT, show_cents
 
@@ -190,9 +191,14 @@ def charge(
     key = settled_key(key)
 
     def charge_sms() -> Transaction:
-        return balance_store.charge_sms(
-            account_id, number, segments=segments, text=text, fallback=fallback, key=key
-        )
+        try:
+            return balance_store.charge_sms(
+                account_id, number, segments=segments, text=text, fallback=fallback, key=key
+            )
+        except RefusedError as refusal:
+            if refusal.code is Code.UNPRICED:
+                refusal.hint = chosen().repetition(key, "--fallback")
+            raise
 
     _show(_change("charge", account_id, charge_sms, None, key))
 

@@ -244,16 +244,17 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 def open_standard_streams() -> None:
     """Fill descriptors that were closed before the start, or a database file would become one.
 
-    What is written to a stdout that nobody opened fails, as it should; stderr swallows.
+    What is read from a stdin that nobody opened fails, and what is written to such a stdout, as it
+    should; stderr swallows.
     """
     for descriptor, name, flags in (
         (0, "stdin", os.O_RDONLY),
         (1, "stdout", os.O_RDONLY),
         (2, "stderr", os.O_WRONLY),
     ):
-        if getattr(sys, name) is None and os.open(os.devnull, flags) == descriptor:
-            mode = "r" if name == "stdin" else "w"
-            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
+        is_filled = getattr(sys, name) is None and os.open(os.devnull, flags) == descriptor
+        if is_filled and name != "stdin":
+            setattr(sys, name, os.fdopen(descriptor, "w", closefd=False))
     if sys.stdout is not None and isinstance(sys.stdout.buffer, io.RawIOBase):
         # With PYTHONUNBUFFERED it would drop what a pipe or a disk does not take, without a word.
         sys.stdout = os.fdopen(1, "w", encoding=sys.stdout.encoding, closefd=False)

@@ -39,12 +39,12 @@ class Chosen(NamedTuple):
         """The page that a list is asked for."""
         return {"limit": self.limit, "cursor": self.cursor}
 
-    def repetition(self, key: str | None = None) -> str:
-        """Spell the running command once more, under a key where there is one."""
+    def repetition(self, key: str | None = None, *more: str) -> str:
+        """Spell the running command once more, under a key where there is one, with more flags."""
         import shlex
 
         flag = [] if key is None or any(key in word for word in self.words) else ["--key", key]
-        return shlex.join([*self.verb.split(), *flag, *self.words])
+        return shlex.join([*self.verb.split(), *flag, *more, *self.words])
 
 
 _chosen = Chosen()

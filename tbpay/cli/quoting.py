@@ -73,6 +73,8 @@ def quote(
     if account is not None and numbers and len(numbers) > 1:
         raise UsageError("--account is for one NUMBER or --file, and several NUMBER were given")
     account_id = None if account is None else account.find()
+    if account_id is not None and file is not None:
+        _require_account(account_id)
     if text_file is not None:
         from tbpay import files
 
@@ -82,6 +84,13 @@ def quote(
         _quote_campaign(file, segments, text, account_id, at, strict=strict)
     else:
         _quote_numbers(numbers or [], segments, text, amount, account_id, at, strict=strict)
+
+
+def _require_account(account_id: int) -> None:
+    """Refuse an account that is not there before a long file is read for it."""
+    from tbpay.stores import balance_store
+
+    balance_store.get_balance(account_id)
 
 
 def _require_one_message(segments: int | None, text: str | None, text_file: str | None) -> None:

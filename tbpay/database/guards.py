@@ -76,21 +76,21 @@ def _in_sqlite(connection: sa.Connection) -> Iterator[tuple[str, str]]:
 
 
 def _triggers_in_postgresql(connection: sa.Connection) -> Iterator[tuple[str, str]]:
-    found = {row.name: row for row in connection.exec_driver_sql(_TRIGGERS)}
-    guards = GUARDS["postgresql"]
-    for name, expected in guards.items():
-        if (there := found.get(name)) is None:
-            yield _guarded(expected), f"trigger {name} is missing"
+    found = {(row.table, row.name): row for row in connection.exec_driver_sql(_TRIGGERS)}
+    guards = {(_guarded(text), name): text for name, text in GUARDS["postgresql"].items()}
+    for (table, name), expected in guards.items():
+        if (there := found.get((table, name))) is None:
+            yield table, f"trigger {name} is missing"
         elif _trigger(there.text) != _trigger(expected):
-            yield there.table, f"trigger {name} is not made as expected"
+            yield table, f"trigger {name} is not made as expected"
         elif not there.is_always_on:
-            yield there.table, f"trigger {name} is not always on"
-    for there in found.values():
-        if not there.is_internal and there.name not in guards:
-            yield there.table, f"trigger {there.name} is not expected"
+            yield table, f"trigger {name} is not always on"
+    for (table, name), there in found.items():
+        if not there.is_internal and (table, name) not in guards:
+            yield table, f"trigger {name} is not expected"
     for table in sorted({there.table for there in found.values() if there.is_internal}):
         yield table, "its foreign keys are switched off"
-    functions = {row.function: row for row in found.values() if row.name in guards}
+    functions = {row.function: row for place, row in found.items() if place in guards}
     for name, row in functions.items():
         body = GUARD_FUNCTIONS.get(name)
         if not row.is_safe or body is None or row.body.split() != body.split():

@@ -14,10 +14,10 @@ from tbpay.rates.reading import Fault, Finding, RatesFile, scan
 
 @dataclass(frozen=True)
 class PriceChange:
-    """A customer price that becomes another one; None where there is none before or after.
+    """A price that becomes another one, or Twilio's under it; None where there is none.
 
     ``effective_from`` is the row's own time: one that is past means as soon as the file is used.
-    ``change_percent`` is of the old price, rounded half away from zero to one decimal.
+    ``change_percent`` is of the customer's old price, rounded half away from zero to one decimal.
     """
 
     country_code: str
@@ -25,6 +25,8 @@ class PriceChange:
     old_cents: Decimal | None
     new_cents: Decimal | None
     change_percent: Decimal | None
+    old_twilio_cents: Decimal | None
+    new_twilio_cents: Decimal | None
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,13 @@ def _changes(scanned: RatesFile, in_force: RateTable, now: datetime) -> Iterator
         before = in_force.in_force(country, now)
         later = [rate for rate in new.by_country.get(country, ()) if rate.effective_from > now]
         for after in [new.in_force(country, now), *later]:
-            if _price(before) != _price(after):
+            if _prices(before) != _prices(after):
                 yield _change(country, before, after)
             before = after
 
 
-def _price(rate: Rate | None) -> int | None:
-    return None if rate is None else rate.rate_micros
+def _prices(rate: Rate | None) -> tuple[int, int] | None:
+    return None if rate is None else (rate.rate_micros, rate.twilio_micros)
 
 
 def _change(country: str, before: Rate | None, after: Rate | None) -> PriceChange:
@@ -130,6 +132,8 @@ def _change(country: str, before: Rate | None, after: Rate | None) -> PriceChang
         change_percent=_percent(before.rate_micros, after.rate_micros)
         if before and after
         else None,
+        old_twilio_cents=exact_cents(before.twilio_micros) if before else None,
+        new_twilio_cents=exact_cents(after.twilio_micros) if after else None,
     )
 
 

@@ -278,7 +278,6 @@ def _refusal(charged: sms_pricing.Quote, *, fallback: bool) -> RefusedError | No
         return RefusedError(
             f"no price for {charged.country}: it is charged at the US rate or not at all",
             code=Code.UNPRICED,
-            hint=database.location().command(f"balance charge ACCOUNT {charged.phone} --fallback"),
         )
     return None
 

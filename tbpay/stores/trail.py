@@ -281,6 +281,7 @@ _GUARDS_WORDS = (
     "a line is never replaced",
     "a charge moves the balance",
     "a balance is what its last line",
+    "a balance keeps its account",
 )
 
 

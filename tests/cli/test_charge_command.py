@@ -113,6 +113,19 @@ def test_what_cannot_be_charged_changes_nothing(
     assert dump(shop) == before
 
 
+def test_the_hint_of_a_country_without_a_price_charges_the_same_message(shop: Database) -> None:
+    refused = tbpay("balance charge 1 +4915112345678 --segments 3 --key the-key-of-it")
+
+    hint = refused.err.partition("hint: tbpay ")[2].strip()
+    done = tbpay(f"{hint} --json")
+    assert done.code == 0
+    assert (done.json["idempotency_key"], done.json["sms_charge"]["segments"]) == (
+        "the-key-of-it",
+        3,
+    )
+    assert len(rows(shop, "SELECT 1 FROM sms_charges")) == 1
+
+
 @pytest.mark.usefixtures("shop")
 def test_a_country_without_a_price_is_charged_where_that_is_wanted() -> None:
     done = tbpay("balance charge 1 +4915112345678 --fallback --json")

@@ -181,8 +181,10 @@ def test_a_good_file_is_told_with_what_it_changes(write: Write) -> None:
         "findings       0\n"
         "changes        1\n"
         "\n"
-        "country code  effective from        old cents  new cents  change percent\n"
-        "GB            9999-01-01 00:00:00Z      26.20      30.00            14.5\n"
+        "country code  effective from        old cents  new cents  change percent"
+        "  old twilio cents  new twilio cents\n"
+        "GB            9999-01-01 00:00:00Z      26.20      30.00            14.5"
+        "              5.24              5.24\n"
     )
 
 
@@ -224,6 +226,8 @@ def test_what_is_wrong_in_a_file_ends_with_8_and_stands_on_stdout(write: Write) 
                 "old_cents": "8.50",
                 "new_cents": None,
                 "change_percent": None,
+                "old_twilio_cents": "1.70",
+                "new_twilio_cents": None,
             },
             {
                 "country_code": "FR",
@@ -231,6 +235,8 @@ def test_what_is_wrong_in_a_file_ends_with_8_and_stands_on_stdout(write: Write) 
                 "old_cents": "39.90",
                 "new_cents": "50.00",
                 "change_percent": "25.3",
+                "old_twilio_cents": "7.98",
+                "new_twilio_cents": "7.98",
             },
         ],
     }

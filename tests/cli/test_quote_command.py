@@ -61,6 +61,8 @@ def numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "+44.7700.900123",
         "+44 (7700) 900-123",
         "(+44)7700900123",
+        "+44\u20077700\u2009900\u3000123",
+        "+44\u20117700\u2014900\uff0d123",
     ],
 )
 def test_spaces_dashes_dots_and_parentheses_in_a_number_do_no_harm(typed: str) -> None:
@@ -436,11 +438,23 @@ def test_recipients_without_a_price_are_recipients(numbers: Path) -> None:
     assert tbpay("pricing quote --file numbers.txt").err == ""
 
 
-@pytest.mark.parametrize("stdin", ["<&-", "< /dev/null"])
-def test_a_closed_stdin_has_no_recipients(stdin: str) -> None:
-    answer = shell(f"$tbpay pricing quote --file - {stdin}")
+def test_a_stdin_of_nothing_has_no_recipients() -> None:
+    answer = shell("$tbpay pricing quote --file - < /dev/null")
 
     assert (answer.code, answer.err) == (0, "note: no recipients in stdin\n")
+
+
+def test_a_stdin_that_nobody_opened_cannot_be_read() -> None:
+    answer = shell("$tbpay pricing quote --file - <&-")
+
+    assert (answer.code, answer.out, answer.err) == (6, "", "error: stdin is closed\n")
+
+
+@pytest.mark.usefixtures("shop")
+def test_an_account_is_looked_for_before_a_long_file_is_read() -> None:
+    answer = tbpay("pricing quote --file there/is/none.txt --account 99")
+
+    assert (answer.code, answer.err) == (3, "error: no account 99\n")
 
 
 def test_a_campaign_may_come_from_stdin(numbers: Path) -> None:
