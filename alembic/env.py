@@ -116,7 +116,9 @@ def run_online(location: Location) -> None:
         config.attributes["revision"] = heads[0] if heads else None
         if not moves:
             context.run_migrations()
-        elif steps_from(heads):
+        elif steps := steps_from(heads):
+            if isinstance(location, Server) and steps[0].is_upgrade:
+                refuse_other_encodings(connection, location)
             move(connection, location)
 
 
@@ -141,6 +143,15 @@ def refuse_unknown(heads: tuple[str, ...], location: Location) -> None:
     for head in heads:
         if head not in known:
             raise refusals.ahead(head, location)
+
+
+def refuse_other_encodings(connection: sa.Connection, location: Location) -> None:
+    """Refuse a server's database that cannot hold every text, or counts bytes for characters."""
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding != "UTF8":
+        raise SchemaError(
+            f"the encoding of {location} is {encoding}, and tbpay needs UTF8: nothing was changed"
+        )
 
 
 def move(connection: sa.Connection, location: Location) -> None:

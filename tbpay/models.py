@@ -33,6 +33,9 @@ MAX_KEY = 255
 STRIPE_MINIMUM_CENTS = 50
 """What Stripe charges at least in US dollars: https://docs.stripe.com/currencies."""
 
+REFUND_WORDS = "Refund of order "
+"""What the line of a refund says before the order's id."""
+
 AMOUNT_PATTERN = r"[0-9]{1,6}(\.[0-9]{1,2})?"
 CODE_PATTERN = r"[A-Z0-9][A-Z0-9_-]{2,49}"
 EMAIL_PATTERN = r"[^\s@]+@[^\s@]+"

@@ -10,6 +10,7 @@ from tbpay import database, schema
 from tbpay.errors import Code, ConflictError, RefusedError, excerpt
 from tbpay.models import (
     MAX_ID,
+    REFUND_WORDS,
     Order,
     OrderStatus,
     Refund,
@@ -79,7 +80,7 @@ def record(asked: Asked) -> tuple[Order, Refund]:
             order.account_id,
             TransactionType.REFUND,
             taken_cents,
-            f"Refund of order {order.id}",
+            f"{REFUND_WORDS}{order.id}",
             order_id=order.id,
             allow_negative=asked.policy is RefundPolicy.NEGATIVE,
         )

@@ -23,7 +23,7 @@ from proxy import Proxy
 
 from tbpay import database, migrations
 from tbpay.database import engines, snapshot, unit_of_work
-from tbpay.errors import Code, UnavailableError
+from tbpay.errors import Code, SchemaError, UnavailableError
 from tbpay.stores import account_store, balance_store
 
 CANARY = "c4n4ry"
@@ -394,6 +394,28 @@ def test_a_table_with_a_page_of_something_else_is_damaged(own: str) -> None:
         with pytest.raises(UnavailableError, match="is damaged: restore a backup") as refusal:
             call()
         assert refusal.value.code is Code.CORRUPT
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_text_is_refused(db: Database, encoding: str) -> None:
+    name = f"{sa.make_url(db.url).database}_{encoding.lower()}"
+    url = sa.make_url(db.url).set(database=name).render_as_string()
+    with psycopg.connect(db.url, autocommit=True) as server:
+        server.execute(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}'"
+            " LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'".encode()
+        )
+        database.configure(url)
+
+        with pytest.raises(SchemaError) as refusal:
+            migrations.upgrade()
+
+        database.reset()
+        server.execute(f"DROP DATABASE {name}".encode())
+    assert refusal.value.message == (
+        f"the encoding of {url} (configure()) is {encoding}, and tbpay needs UTF8:"
+        " nothing was changed"
+    )
 
 
 # who is interrupted

@@ -275,7 +275,14 @@ TAMPERINGS: dict[str, tuple[list[str], list[tuple[object, ...]]]] = {
     ),
     "a refund that is gone": (
         ["DELETE FROM order_refunds WHERE id = 4"],
-        [("refunds", 2, "order 3", "status", "refunded", "completed")],
+        [
+            ("refunds", 2, "order 3", "status", "refunded", "completed"),
+            ("refunds", 2, "line 10", "refund", None, "one"),
+        ],
+    ),
+    "a refund of a part that is gone": (
+        ["DELETE FROM order_refunds WHERE id = 1"],
+        [("refunds", 1, "line 3", "refund", None, "one")],
     ),
     "a claw-back": (
         ["UPDATE order_refunds SET claw_back_cents = 110 WHERE id = 1"],
@@ -309,6 +316,7 @@ TAMPERINGS: dict[str, tuple[list[str], list[tuple[object, ...]]]] = {
             ("refunds", 1, "line 2", "order_id", None, 1),
             ("refunds", 1, "line 2", "transaction_type", "debit", "refund"),
             ("refunds", 1, "line 2", "amount_cents", 100, 111),
+            ("refunds", 1, "line 3", "refund", None, "one"),
         ],
     ),
     "a line of a refund that took nothing": (
@@ -336,6 +344,10 @@ TAMPERINGS: dict[str, tuple[list[str], list[tuple[object, ...]]]] = {
             ("redemptions", 1, "redemption 1", "status", "released", "redeemed or late"),
             ("codes", None, "code SAVE10", "current_uses", 3, 2),
         ],
+    ),
+    "a code that is gone": (
+        ["DELETE FROM discount_codes WHERE id = 3"],
+        [("redemptions", 2, "redemption 6", "discount_code_id", 3, "a code")],
     ),
     "a redemption that is gone, and counted no more": (
         [

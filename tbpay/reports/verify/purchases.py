@@ -7,7 +7,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from tbpay import schema
-from tbpay.models import OrderStatus, RedemptionStatus, RefundPolicy, TransactionType
+from tbpay.models import (
+    REFUND_WORDS,
+    OrderStatus,
+    RedemptionStatus,
+    RefundPolicy,
+    TransactionType,
+)
 from tbpay.reports.verify.looking import (
     AN_AMOUNT,
     Condition,
@@ -67,6 +73,8 @@ def differences(scope: Scope) -> Iterator[Difference]:
         found = scope.rows(_with_orders(refunds))
         for _, of_order in groupby(found, lambda refund: refund.order_id):
             yield from _of_refunds(list(of_order))
+    for line in scope.rows(_unrefunded(scope)):
+        yield Subject("refunds", line.account_id, f"line {line.id}").differs("refund", None, "one")
     for redemptions in scope.steps(_redemptions.c.id):
         for redemption in scope.rows(_wrong_redemptions(redemptions)):
             yield from _of_redemption(redemption)
@@ -182,6 +190,20 @@ def _with_orders(refunds: Condition) -> sa.Select[Any]:
     )
 
 
+def _unrefunded(scope: Scope) -> sa.Select[Any]:
+    """Select the lines that say they are of a refund that nobody knows of.
+
+    Others may write a line of this type by hand, with words of their own.
+    """
+    words = sa.literal(REFUND_WORDS) + sa.cast(_lines.c.order_id, sa.String)
+    return sa.select(_lines.c.id, _lines.c.account_id).where(
+        scope.owns(_lines),
+        _lines.c.transaction_type == TransactionType.REFUND,
+        _lines.c.description == words,
+        ~sa.exists().where(_refunds.c.transaction_id == _lines.c.id),
+    )
+
+
 _OF_LINE = ("transaction_type", "amount_cents", "account_id", "order_id")
 
 
@@ -273,6 +295,7 @@ def _wrong_redemptions(redemptions: Condition) -> sa.Select[Any]:
             {order: status.in_(uses) for order, uses in _STANDS.items()}, value=_orders.c.status
         ),
     )
+    has_code = sa.exists().where(_codes.c.id == _redemptions.c.discount_code_id)
     # The use of nobody's order is never given back.
     alone = sa.and_(_redemptions.c.order_id.is_(None), status == RedemptionStatus.REDEEMED)
     return (
@@ -284,11 +307,14 @@ def _wrong_redemptions(redemptions: Condition) -> sa.Select[Any]:
             _orders.c.credit_cents,
             _orders.c.status.label("order_status"),
             _orders.c.id.label("found_order_id"),
+            has_code.label("has_code"),
         )
         .select_from(_redemptions.outerjoin(_orders, _orders.c.id == _redemptions.c.order_id))
         .where(
             redemptions,
-            unless(sa.and_(sa.or_(alone, as_its_order), timed(_redemptions.c.created_at))),
+            unless(
+                sa.and_(sa.or_(alone, as_its_order), has_code, timed(_redemptions.c.created_at))
+            ),
         )
         .order_by(_redemptions.c.id)
     )
@@ -298,6 +324,8 @@ def _of_redemption(redemption: Any) -> Iterator[Difference]:
     account_id = redemption.order_account_id or redemption.account_id
     this = Subject("redemptions", account_id, f"redemption {redemption.id}")
     yield from this.timed(redemption, "created_at")
+    if not redemption.has_code:
+        yield this.differs("discount_code_id", redemption.discount_code_id, "a code")
     if redemption.order_id is None:
         yield from this.compared("status", redemption.status, RedemptionStatus.REDEEMED)
         return
