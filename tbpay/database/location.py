@@ -1,6 +1,7 @@
 """Which database: never a guess, always nameable, never showing a password."""
 
 import os
+import re
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -86,6 +87,9 @@ class Server(_Named):
 
 Location = File | Server
 
+# A URL without its slashes, or a list of libpq's options: no name that somebody gives a file.
+_ALMOST_URL = re.compile(r"\Apostgres(ql)?(\+\w+)?:|\bpassword\s*=")
+
 
 def locate(given: str | None = None, source: str = "configure()") -> Location:
     """Find the database: what was given, else ``--database``, ``TBPAY_DATABASE_URL``, the default.
@@ -110,6 +114,12 @@ def default_path() -> Path:
 
 def _read(given: str, source: str) -> Location:
     if "://" not in given:
+        if _ALMOST_URL.search(given):
+            # Not shown: it may hold a password.
+            raise InvalidInputError(
+                "a server's database is named by a URL: write it as"
+                " postgresql://user@host:5432/database"
+            )
         return File(_absolute(given), source)
     scheme, _, rest = given.partition("://")
     if scheme in ("postgres", "postgresql", "postgresql+psycopg"):

@@ -217,6 +217,25 @@ def test_a_file_may_have_any_name(
     assert all(path.name.startswith(name) for path in tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "postgresql:/ann:s3cret@db/shop",
+        "postgres:ann:s3cret@db/shop",
+        "postgresql+psycopg:/ann:s3cret@db/shop",
+        "host=db dbname=shop user=ann password=s3cret",
+        "password = s3cret host=db",
+    ],
+)
+def test_what_is_almost_a_server_is_no_file_and_is_not_shown(given: str) -> None:
+    with pytest.raises(InvalidInputError) as refusal:
+        locate(given)
+
+    assert refusal.value.message == (
+        "a server's database is named by a URL: write it as postgresql://user@host:5432/database"
+    )
+
+
 def test_a_command_works_on_the_same_database() -> None:
     assert locate().command("db upgrade") == "tbpay db upgrade"
 
