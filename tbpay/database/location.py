@@ -88,7 +88,9 @@ class Server(_Named):
 Location = File | Server
 
 # A URL without its slashes, or a list of libpq's options: no name that somebody gives a file.
-_ALMOST_URL = re.compile(r"\Apostgres(ql)?(\+\w+)?:|\bpassword\s*=")
+_ALMOST_URL = re.compile(
+    r"\Apostgres(ql)?(\+\w+)?:|\bpassword\s*=\s*\S+\s+\w+\s*=|=\s*\S+\s+password\s*="
+)
 
 
 def locate(given: str | None = None, source: str = "configure()") -> Location:
