@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -42,6 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if (memory := postgres.in_memory()) is not None and "TMPDIR" not in os.environ:
+        # A file that is kept waits for its disk, and every test keeps some.
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", memory)
     for line in (
         "one_database: in the short form on SQLite alone, as it is decided before or after a"
         " database has its say",
@@ -129,6 +132,14 @@ class Templates:
         database.reset()
         return new
 
+    def asked_for(self, dialect: str, fixtures: Collection[str]) -> Database:
+        """With the account that a test asks for, so that it is made once and not for each."""
+        if "rich" in fixtures:
+            return self.filled(dialect, a_rich_account)
+        if "account" in fixtures:
+            return self.filled(dialect, an_account)
+        return self.empty(dialect)
+
 
 def new_database(dialect: str, path: Path) -> Database:
     """Answer a database that nothing was done to; of a file not even the file is made."""
@@ -142,10 +153,18 @@ def new_database(dialect: str, path: Path) -> Database:
 
 @pytest.fixture
 def db(
-    dialect: str, templates: Templates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    dialect: str,
+    templates: Templates,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Database]:
-    """An empty database at the newest revision, named by TBPAY_DATABASE_URL."""
-    yield from _chosen(templates.empty(dialect).copy(tmp_path / "tbpay.db"), monkeypatch)
+    """An empty database at the newest revision, named by TBPAY_DATABASE_URL.
+
+    What else a test asks for, ``account`` or ``rich``, is in it from the start.
+    """
+    template = templates.asked_for(dialect, request.fixturenames)
+    yield from _chosen(template.copy(tmp_path / "tbpay.db"), monkeypatch)
 
 
 @pytest.fixture
@@ -215,15 +234,14 @@ def stocked(templates: Templates) -> Path:
 
 
 @pytest.fixture
-def account(db: Database) -> int:  # noqa: ARG001 - the account is made in it
+def account(db: Database) -> int:  # noqa: ARG001 - it is in it
     """An account in ``db``, without a balance yet."""
-    return account_store.create("ann@example.org").id
+    return 1
 
 
 @pytest.fixture
 def rich(account: int) -> int:
     """An account in ``db`` with 10.00."""
-    balance_store.add_credits(account, 1_000, "a gift")
     return account
 
 
@@ -231,6 +249,15 @@ def rich(account: int) -> int:
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who finds the database locked does not wait for long."""
     monkeypatch.setattr(beginning, "BUSY_SECONDS", 0.1)
+
+
+def an_account() -> None:
+    account_store.create("ann@example.org")
+
+
+def a_rich_account() -> None:
+    an_account()
+    balance_store.add_credits(1, 1_000, "a gift")
 
 
 def stock() -> None:
