@@ -29,7 +29,7 @@ COSTS = "a charge moves the balance by just what it cost"
 
 
 @pytest.fixture
-def books(db: Database, account: int) -> Database:
+def books(filled_by: Callable[[Callable[[], None]], Database]) -> Database:
     """Four accounts with a trail each, an order with a redemption and a refund.
 
     Account 1 has three lines and 6.00: 10.00 of order 1 by a key, 1.00 taken off, 3.00 refunded.
@@ -37,6 +37,11 @@ def books(db: Database, account: int) -> Database:
     10.00, a charge of 0.0565, one of 0.262, and that given back. Account 5 has the lines 9 and 10:
     1.00 and a charge of 0.0565.
     """
+    return filled_by(everything_that_is_guarded)
+
+
+def everything_that_is_guarded() -> None:
+    account = account_store.create("ann@example.org").id
     discount_code_store.create("SAVE10", "percent", 10)
     order = order_store.create(account, "top_up", 1_000, code="SAVE10").id
     balance_store.add_credits(account, 1_000, "by hand", order_id=order, key="key-0001")
@@ -52,7 +57,6 @@ def books(db: Database, account: int) -> Database:
         balance_store.charge_sms(texted, "+12015550123")
         if texted == 4:
             balance_store.credit_back(balance_store.charge_sms(4, "+447400123456").id)
-    return db
 
 
 @contextmanager

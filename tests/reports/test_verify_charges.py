@@ -1,5 +1,6 @@
 """`tbpay ledger verify` knows fractions of a cent: every SMS charge moves just what it cost."""
 
+from collections.abc import Callable
 from dataclasses import astuple
 
 import pytest
@@ -13,12 +14,16 @@ US, GB = "+12015550123", "+447700900123"
 
 
 @pytest.fixture
-def sold(db: Database) -> Database:
+def sold(filled_by: Callable[[Callable[[], None]], Database]) -> Database:
     """Ann, account 1, has 9.4025 and six lines; Bob, account 2, 9.738 and two.
 
     Of Ann's lines 2 charges 5.65 cents, 3 charges 52.40 and 4 another 5.65, 5 gives line 2's back,
     6 takes a whole cent.
     """
+    return filled_by(sales)
+
+
+def sales() -> None:
     for name in ("ann", "bob"):
         account = account_store.create(f"{name}@example.org").id
         if account == 1:
@@ -31,7 +36,6 @@ def sold(db: Database) -> Database:
         else:
             balance_store.add_credits(account, 1_000, "a gift")
             balance_store.charge_sms(account, GB)
-    return db
 
 
 def found() -> list[tuple[object, ...]]:

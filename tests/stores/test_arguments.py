@@ -227,15 +227,18 @@ def within(ranges: list[tuple[dict[str, Call], int, int]]) -> pytest.MarkDecorat
 
 
 @pytest.fixture
-def filled(db: Database) -> Database:
+def filled(filled_by: Callable[[Callable[[], None]], Database]) -> Database:
     """An account with orders, codes and a balance, so that only the argument is wrong."""
+    return filled_by(fill)
+
+
+def fill() -> None:
     account_store.create("ann@example.org")
     discount_code_store.create("SAVE10", "percent", 10)
     discount_code_store.create("GIFT", "percent", 100)
     order_store.create(1, "top_up", 500)
     order_store.complete(order_store.create(1, "top_up", MAX_AMOUNT_CENTS).id)
     balance_store.add_credits(1, 50, "a gift")
-    return db
 
 
 def refuses(db: Database, call: Call, *values: object) -> None:
