@@ -91,7 +91,7 @@ def server(tmp_path: Path) -> Iterator[Database]:
 @pytest.fixture
 def step(request: pytest.FixtureRequest) -> int:
     """How many operations further the next one is killed: all of them are in the long form."""
-    return 1 if request.config.getoption("--long") else 5
+    return 1 if request.config.getoption("--long") else 11
 
 
 # up and down

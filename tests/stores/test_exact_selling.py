@@ -35,7 +35,7 @@ def is_long(pytestconfig: pytest.Config) -> bool:
 def test_an_amount_buys_the_segments_that_it_pays_for_and_not_one_more(
     db: Database, is_long: bool
 ) -> None:
-    few = [1, 5, 10, 25] if db.dialect == "sqlite" else [10]
+    few = [1, 10] if db.dialect == "sqlite" else [10]
     amounts = [(dollars, country) for dollars in few for country in PRICES]
     if is_long:
         amounts = [(dollars, country) for dollars in (1, 5, 10, 25, 100) for country in PRICES]
@@ -191,7 +191,7 @@ mixes = st.lists(st.tuples(st.integers(0, 1), steps), min_size=1, max_size=40)
 
 
 def test_whatever_is_mixed_a_balance_is_exact_to_the_micro(db: Database, is_long: bool) -> None:
-    examples = {"sqlite": 60, "postgresql": 20}[db.dialect] * (20 if is_long else 1)
+    examples = {"sqlite": 60, "postgresql": 20}[db.dialect] * 20 if is_long else 20
 
     @settings(max_examples=examples, deadline=None)
     @given(mix=mixes, in_one_unit=st.booleans())

@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
 from books import miscounted
 from conftest import Templates
 from databases import Database
@@ -633,9 +634,12 @@ def answer(ask: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def test_the_stores_do_what_a_plain_ledger_does(
-    dialect: str, templates: Templates, tmp_path: Path
+    dialect: str, templates: Templates, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     numbered = count()
+    examples = {"sqlite": 12, "postgresql": 4}[dialect]
+    if pytestconfig.getoption("--long"):
+        examples *= 10
 
     class Fresh(Ledger):
         def __init__(self) -> None:
@@ -650,7 +654,7 @@ def test_the_stores_do_what_a_plain_ledger_does(
     run_state_machine_as_test(
         Fresh,
         settings=settings(
-            max_examples=30 if dialect == "sqlite" else 10,
+            max_examples=examples,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
