@@ -10,16 +10,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, NoReturn, Self
 
 import pexpect
+import typer
 from conftest import ROOT
 from databases import Database
 from probes import another, rows, run
 from typer.testing import CliRunner
 
+from tbpay import cli
 from tbpay.cli import app
 from tbpay.guards import GUARDS
 
@@ -53,10 +56,20 @@ class Answer:
 
 def tbpay(words: str, *more: str, typed: str = "") -> Answer:
     """Run a command line in this process: words as a shell would split them, and more as it is."""
-    done = CliRunner().invoke(app, [*shlex.split(words), *more], input=typed)
-    if not isinstance(done.exception, SystemExit | None):
-        raise done.exception
-    return Answer(done.exit_code, done.stdout, done.stderr)
+    with CliRunner().isolation(typed) as (out, err, _):
+        try:
+            _root().main([*shlex.split(words), *more])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return Answer(code, *(said.getvalue().decode() for said in (out, err)))
+
+
+@cache
+def _root() -> Any:
+    """Put the commands together once: that takes longer than most of them take to run."""
+    return typer.main.get_command(app)
 
 
 def start(words: str, *, stdout: IO[bytes] | int = subprocess.PIPE) -> subprocess.Popen[bytes]:
@@ -160,10 +173,10 @@ class Terminal:
     """A terminal at which somebody runs a command and answers what it asks."""
 
     def __init__(self, words: str, *, columns: int = 200) -> None:
+        # Forked, and so there at once, with what this process has loaded and set.
         self._child = pexpect.spawn(
             sys.executable,
-            ["-m", "tbpay", *shlex.split(words)],
-            env=environment(),
+            preexec_fn=lambda: _become(words),
             dimensions=(24, columns),
             encoding="utf-8",
             timeout=30,
@@ -205,3 +218,18 @@ class Terminal:
         self._child.expect_exact(what) if isinstance(what, str) else self._child.expect(what)
         after = what if isinstance(what, str) else ""
         self.seen += (self._child.before + after).replace("\r\n", "\n")
+
+
+def _become(words: str) -> NoReturn:
+    """Be the command line, in a process that was forked for nothing else."""
+    # Who forked it waits for the end of one of these, and none of the others is its own.
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+    sys.argv = ["tbpay", *shlex.split(words)]
+    try:
+        cli.main()
+    except SystemExit as end:
+        os._exit(int(end.code or 0))
+    finally:
+        os._exit(1)
