@@ -33,6 +33,10 @@ hypothesis.settings.register_profile("tbpay", deadline=None)
 hypothesis.settings.load_profile("tbpay")
 
 ROOT = Path(__file__).resolve().parent.parent
+# Hundreds of processes and migrations load the same modules, and so do the tests themselves: each
+# is compiled once, also where the machine says that nothing is to be kept of that.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # As long as Stripe's are.
 SESSION = "cs_test_" + "a1B2c3D4" * 7 + "Zz"
 
