@@ -66,6 +66,7 @@ def test_a_connection_keeps_the_foreign_keys(db: Database, rich: int) -> None:
 
 @pytest.mark.usefixtures("db")
 def test_the_revision_is_looked_up_once_a_connection(rich: int) -> None:
+    assert balance_store.get_balance(rich) == 1_000
     statements: list[str] = []
     sa.event.listen(
         engines.engine(database.location()),
