@@ -168,7 +168,7 @@ def db(
     What else a test asks for, ``account`` or ``rich``, is in it from the start.
     """
     template = templates.asked_for(dialect, request.fixturenames)
-    yield from _chosen(template.copy(tmp_path / "tbpay.db"), monkeypatch)
+    yield from _chosen(template.lend(tmp_path / "tbpay.db"), monkeypatch)
 
 
 @pytest.fixture
@@ -198,8 +198,8 @@ def filled_by(
     with ExitStack() as stack:
 
         def choose(fill: Callable[[], None]) -> Database:
-            copy = templates.filled(dialect, fill).copy(tmp_path / "tbpay.db")
-            return stack.enter_context(contextmanager(_chosen)(copy, monkeypatch))
+            lent = templates.filled(dialect, fill).lend(tmp_path / "tbpay.db")
+            return stack.enter_context(contextmanager(_chosen)(lent, monkeypatch))
 
         yield choose
 

@@ -26,6 +26,10 @@ class Database(ABC):
     def copy(self, path: Path) -> "Database":
         """Make another one like it; of a file the copy lies at ``path``."""
 
+    def lend(self, path: Path) -> "Database":
+        """The same of one that nobody changes any more: it may have been lent before, unchanged."""
+        return self.copy(path)
+
     @abstractmethod
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Ask it, with a question mark in the place of each value."""
@@ -124,6 +128,10 @@ class PostgresDatabase(Database):
     def copy(self, path: Path) -> "PostgresDatabase":  # noqa: ARG002 - that is for files
         self._close()
         return PostgresDatabase(postgres.new_database(template=self.url))
+
+    def lend(self, path: Path) -> "PostgresDatabase":  # noqa: ARG002 - that is for files
+        self._close()
+        return PostgresDatabase(postgres.lend(self.url))
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         if not values:

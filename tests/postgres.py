@@ -55,13 +55,28 @@ def server() -> str:
 
 
 def new_database(template: str | None = None) -> str:
-    """Make a database, empty or a copy of another to which nobody is connected; answer its URL.
+    """Make a database, empty or a copy of another to which nobody is connected; answer its URL."""
+    name = f"tbpay_test_{os.getpid()}_{next(_numbers)}"
+    how = ""
+    if template is not None:
+        how = f" TEMPLATE {sa.make_url(template).database}"
+        if _maintenance().info.server_version >= 150_000:
+            how += " STRATEGY file_copy"  # half the time of the other one
+        if _maintenance().info.server_version >= 180_000:
+            # Half of that again: the kernel copies what the server else reads and writes.
+            _maintenance().execute("SET file_copy_method = clone")
+    _maintenance().execute(f"CREATE DATABASE {name}{how}")
+    made = sa.make_url(server()).set(database=name).render_as_string(hide_password=False)
+    _made.append(made)
+    return made
 
-    A copy may have been somebody's before, who left it as it was.
+
+def lend(template: str) -> str:
+    """Answer a copy of a database that nobody changes any more, until it is dropped.
+
+    It may have been somebody's before, who left it as it was.
     """
-    if template is None:
-        return _new_database("")
-    url = _untouched_copy(template) or _copy(template)
+    url = _untouched_copy(template) or new_database(template)
     _lent[url] = template, _next_transaction()
     return url
 
@@ -69,8 +84,8 @@ def new_database(template: str | None = None) -> str:
 def drop(url: str) -> None:
     """Take a database away, whoever is still connected to it; or soon, with those that follow.
 
-    The server waits a tenth of a second for a connection that was closed only just now. A copy to
-    which nothing was done is kept for the next one who asks for the same.
+    The server waits a tenth of a second for a connection that was closed only just now. What was
+    lent and comes back as it was is kept for the next one who asks for the same.
     """
     template, lent_at = _lent.pop(url, ("", 0))
     if template and _next_transaction() == lent_at and not _sent_away_at_work(url):
@@ -79,24 +94,6 @@ def drop(url: str) -> None:
     _dropped.append(url)
     if len(_dropped) > _DROPPED_LATER:
         _drop(_dropped.pop(0))
-
-
-def _copy(template: str) -> str:
-    how = f" TEMPLATE {sa.make_url(template).database}"
-    if _maintenance().info.server_version >= 150_000:
-        how += " STRATEGY file_copy"  # half the time of the other one
-    if _maintenance().info.server_version >= 180_000:
-        # Half of that again: the kernel copies what the server else reads and writes.
-        _maintenance().execute("SET file_copy_method = clone")
-    return _new_database(how)
-
-
-def _new_database(how: str) -> str:
-    name = f"tbpay_test_{os.getpid()}_{next(_numbers)}"
-    _maintenance().execute(f"CREATE DATABASE {name}{how}")
-    made = sa.make_url(server()).set(database=name).render_as_string(hide_password=False)
-    _made.append(made)
-    return made
 
 
 def _untouched_copy(template: str) -> str | None:

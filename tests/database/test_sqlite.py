@@ -245,8 +245,11 @@ def test_a_file_or_a_directory_that_is_closed_cannot_be_opened(
         assert refusals == {("UnavailableError", Code.UNREACHABLE)}
 
 
-def test_a_full_disk_at_any_write_changes_nothing(db: SqliteDatabase, rich: int) -> None:
+def test_a_full_disk_at_any_write_changes_nothing(
+    db: SqliteDatabase, rich: int, pytestconfig: pytest.Config
+) -> None:
     assert rich
+    pages = 1 if pytestconfig.getoption("--long") else 4
     database.close()
 
     def change() -> None:
@@ -256,7 +259,7 @@ def test_a_full_disk_at_any_write_changes_nothing(db: SqliteDatabase, rich: int)
                 order_store.create(1, "top_up", 500, stripe_session_id=f"cs_{number}")
 
     outcomes = set()
-    for file_size in range(0, 2**20, 4_096):
+    for file_size in range(0, 2**20, pages * 4_096):
         before = dump(db)
         outcome = limited(lambda: refusal_of(change), file_size)
         outcomes.add(outcome)
