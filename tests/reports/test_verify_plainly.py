@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from conftest import Templates
 from databases import Database
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -78,16 +79,21 @@ changes: st.SearchStrategy[list[Change]] = st.lists(
 )
 
 
-def test_both_name_the_same(dialect: str, templates: Templates, tmp_path: Path) -> None:
+def test_both_name_the_same(
+    dialect: str, templates: Templates, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
     numbered = count()
+    examples = {"sqlite": 40, "postgresql": 10}[dialect]
+    if pytestconfig.getoption("--long"):
+        examples *= 10
 
     @settings(
-        max_examples=100 if dialect == "sqlite" else 25,
+        max_examples=examples,
         suppress_health_check=[HealthCheck.too_slow],
     )
     @given(steps=steps, changes=changes)
     def audited(steps: list[Step], changes: list[Change]) -> None:
-        db = templates.empty(dialect).copy(tmp_path / f"{next(numbered)}.db")
+        db = templates.filled(dialect, begin).copy(tmp_path / f"{next(numbered)}.db")
         database.configure(db.url)
         try:
             work(steps)
@@ -104,11 +110,14 @@ def test_both_name_the_same(dialect: str, templates: Templates, tmp_path: Path) 
     audited()
 
 
-def work(steps: list[Step]) -> None:
+def begin() -> None:
     account_store.create()
     account_store.create()
     discount_code_store.create("TENTH", "percent", 10, max_uses=2)
     discount_code_store.create("WHOLE", "percent", 100)
+
+
+def work(steps: list[Step]) -> None:
     for what, number, amount in steps:
         account = number % 2 + 1
         with suppress(TbpayError):

@@ -269,7 +269,9 @@ def test_what_is_unique_is_given_to_one(db: Database, account: int) -> None:
     assert rows(db, "SELECT count(*) FROM orders") == [(2,)]
 
 
-def test_a_killed_process_leaves_whole_units(db: Database, account: int) -> None:
+def test_a_killed_process_leaves_whole_units(
+    db: Database, account: int, pytestconfig: pytest.Config
+) -> None:
     purses = [account, *(account_store.create().id for _ in range(3))]
     for purse in purses:
         balance_store.add_credits(purse, 10_000, "a gift")
@@ -282,7 +284,7 @@ def test_a_killed_process_leaves_whole_units(db: Database, account: int) -> None
                 balance_store.add_credits(taker, 7, "taken")
 
     written = len(purses)
-    for killing in range(10):
+    for killing in range(0, 10, 1 if pytestconfig.getoption("--long") else 3):
         giving = [FORK.Process(target=give, args=(number,)) for number in range(3)]
         for process in giving:
             process.start()
