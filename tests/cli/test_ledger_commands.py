@@ -201,7 +201,7 @@ def test_somebody_who_waits_is_told_how_far_it_is() -> None:
 @on_sqlite
 @pytest.mark.usefixtures("long_shop")
 def test_ctrl_c_ends_it_at_once() -> None:
-    with Terminal("ledger verify") as terminal:
+    with ctrl_c_heard(), Terminal("ledger verify") as terminal:
         terminal.press(TOLD, "c")
         assert terminal.end() == 130
 
