@@ -160,10 +160,10 @@ def can_ask() -> bool:
 
 
 def _ask(question: str) -> str:
-    sys.stderr.write(safe(question))
-    sys.stderr.flush()
     line = ""
     try:
+        sys.stderr.write(safe(question))
+        sys.stderr.flush()
         line = sys.stdin.readline()
     finally:
         if not line:  # the cursor still stands behind the question
