@@ -268,6 +268,12 @@ class Audit:
         for order_id, parts in of_orders.items():
             if order_id in self.order:
                 yield from self.wrong_shares(self.order[order_id], parts)
+        known = {refund["transaction_id"] for refund in self.refunds}
+        for line in self.lines:
+            said = f"Refund of order {line['order_id']}"
+            is_of_a_refund = line["transaction_type"] == "refund" and line["description"] == said
+            if is_of_a_refund and line["id"] not in known:
+                yield "refunds", f"line {line['id']}"
 
     def wrong_taking(self, refund: Row) -> Iterator[tuple[str, str]]:
         short, claw_back = refund["shortfall_cents"], refund["claw_back_cents"]
@@ -310,6 +316,7 @@ class Audit:
             "refunded": ("redeemed", "late"),
             "failed": ("released",),
         }
+        codes = {code["id"] for code in self.codes}
         of_orders = {use["order_id"] for use in self.redemptions}
         for order in self.orders:
             if order["discount_code_id"] is not None and order["id"] not in of_orders:
@@ -330,7 +337,7 @@ class Audit:
                         of_order["status"] == "lost" or use["status"] in stands[of_order["status"]]
                     )
                 )
-            if not is_right:
+            if not is_right or use["discount_code_id"] not in codes:
                 yield "redemptions", f"redemption {use['id']}"
 
 
@@ -342,7 +349,11 @@ def read(db: Database, table: str) -> list[Row]:
     ]
 
 
-ALSO = {"account_balances": ["account_id"], "discount_codes": ["code"]}
+ALSO = {
+    "account_balances": ["account_id"],
+    "discount_codes": ["code"],
+    "transactions": ["description"],
+}
 
 
 def step(line: Row) -> int:
