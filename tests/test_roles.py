@@ -257,7 +257,7 @@ ATTACKS = {
         ("UPDATE public.orders SET amount_cents = 900000 WHERE id = 1",)
     ),
     "another refund of Stripe's": Attack(
-        ("UPDATE public.order_refunds SET stripe_refund_id = 're_other'",)
+        ("UPDATE public.order_refunds SET stripe_refund_id = 're_other' WHERE id = 1",)
     ),
     "a redemption of another order": Attack(
         ("UPDATE public.discount_redemptions SET order_id = 3 WHERE order_id = 2",)
