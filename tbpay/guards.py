@@ -71,16 +71,17 @@ BEGIN SELECT RAISE(ABORT, 'a balance begins at 0, and once'); END
 """,
         "account_balances_move": """
 CREATE TRIGGER account_balances_move BEFORE UPDATE ON account_balances
-WHEN NEW.id <> OLD.id
-    OR NEW.account_id <> OLD.account_id
-    OR NEW.opening_cents <> OLD.opening_cents
+WHEN NEW.id IS NOT OLD.id
+    OR NEW.account_id IS NOT OLD.account_id
+    OR NEW.opening_cents IS NOT OLD.opening_cents
+    OR NEW.account_version IS NULL
     OR NEW.account_version NOT IN (OLD.account_version, OLD.account_version + 1)
-    OR NEW.account_version = OLD.account_version AND NEW.balance_cents <> OLD.balance_cents
+    OR NEW.account_version = OLD.account_version AND NEW.balance_cents IS NOT OLD.balance_cents
 BEGIN SELECT RAISE(ABORT, 'a balance keeps its account, and moves by a line'); END
 """,
         "account_balances_no_delete": """
 CREATE TRIGGER account_balances_no_delete BEFORE DELETE ON account_balances
-WHEN OLD.account_version > 0
+WHEN OLD.account_version > 0 OR OLD.opening_cents <> 0
 BEGIN SELECT RAISE(ABORT, 'a balance with lines is never deleted'); END
 """,
         "orders_no_delete": """
@@ -125,10 +126,13 @@ END
 """,
         "orders_no_change": """
 CREATE TRIGGER orders_no_change BEFORE UPDATE ON orders
-WHEN NEW.id <> OLD.id
-    OR NEW.account_id <> OLD.account_id
-    OR OLD.status IN ('completed', 'refunded')
-        AND (NEW.amount_cents <> OLD.amount_cents OR NEW.credit_cents IS NOT OLD.credit_cents)
+WHEN NEW.id IS NOT OLD.id
+    OR NEW.account_id IS NOT OLD.account_id
+    OR OLD.status IN ('completed', 'refunded') AND (
+        NEW.status NOT IN ('completed', 'refunded')
+        OR NEW.amount_cents IS NOT OLD.amount_cents
+        OR NEW.credit_cents IS NOT OLD.credit_cents
+    )
     OR EXISTS (
         SELECT 1 FROM orders
         WHERE id <> OLD.id AND stripe_session_id = NEW.stripe_session_id
@@ -220,7 +224,8 @@ DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION tbpay_balance_follow
 """,
         "account_balances_no_delete": """
 CREATE TRIGGER account_balances_no_delete BEFORE DELETE ON account_balances
-FOR EACH ROW WHEN (old.account_version > 0) EXECUTE FUNCTION tbpay_refuse()
+FOR EACH ROW WHEN (old.account_version > 0 OR old.opening_cents <> 0)
+EXECUTE FUNCTION tbpay_refuse()
 """,
         "account_balances_no_truncate": """
 CREATE TRIGGER account_balances_no_truncate BEFORE TRUNCATE ON account_balances
@@ -393,7 +398,8 @@ BEGIN
     IF NEW.id <> OLD.id
         OR NEW.account_id <> OLD.account_id
         OR OLD.status IN ('completed', 'refunded') AND (
-            NEW.amount_cents <> OLD.amount_cents
+            NEW.status NOT IN ('completed', 'refunded')
+            OR NEW.amount_cents <> OLD.amount_cents
             OR NEW.credit_cents IS DISTINCT FROM OLD.credit_cents
         )
     THEN

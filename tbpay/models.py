@@ -19,6 +19,8 @@ from tbpay.errors import InvalidInputError, excerpt
 MAX_ID = 2**63 - 1
 MAX_AMOUNT_CENTS = 99_999_999
 MAX_BALANCE_CENTS = 99_999_999_999
+MAX_OPENING_CENTS = MAX_BALANCE_CENTS + MAX_AMOUNT_CENTS
+"""Before its first line a balance that was taken over may have stood beyond the bound."""
 MAX_USES = 2**31 - 1
 MAX_PERCENT = 100
 MAX_TEXT = 255

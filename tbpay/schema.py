@@ -17,6 +17,7 @@ from tbpay.models import (
     MAX_COST_MICROS,
     MAX_ID,
     MAX_KEY,
+    MAX_OPENING_CENTS,
     MAX_PERCENT,
     MAX_SEGMENTS,
     MAX_SUBCENT_MICROS,
@@ -219,7 +220,7 @@ account_balances = sa.Table(
     *_between_integers("account_version", 0, MAX_ID),
     # What a balance began with that was taken over: its first line follows that.
     sa.Column("opening_cents", _BIG, nullable=False, default=0, server_default=sa.text("0")),
-    *_between_integers("opening_cents", -MAX_BALANCE_CENTS, MAX_BALANCE_CENTS),
+    *_between_integers("opening_cents", -MAX_OPENING_CENTS, MAX_OPENING_CENTS),
     sa.Column("subcent_micros", _BIG, nullable=False, default=0, server_default=sa.text("0")),
     *_between_integers("subcent_micros", 0, MAX_SUBCENT_MICROS),
     sa.Index("ix_account_balances_account_id", "account_id", unique=True),

@@ -125,7 +125,8 @@ def _culprits(text: str) -> tuple[Culprit, ...]:
             start = spans.pop()[0] if spans and spans[-1][1] == position else position - 1
         spans.append((start, position + 1))
     return tuple(
-        Culprit(start, text[start:end], _replacement(text[start:end])) for start, end in spans
+        Culprit(start, text[start:end], _replacement(text[start:end], text[:start][-1:]))
+        for start, end in spans
     )
 
 
@@ -156,10 +157,12 @@ _REPLACEMENTS = {
 _MEANING = ("<super>", "<sub>", "<circle>")
 
 
-def _replacement(character: str) -> str | None:
+def _replacement(character: str, before: str) -> str | None:
     if character in _REPLACEMENTS:
         return _REPLACEMENTS[character]
     parts = unicodedata.decomposition(character[0])
+    if parts.startswith("<fraction>") and before.isdigit():
+        return None  # 5½ is not 51/2
     inner = (chr(int(code, 16)) for code in parts.split() if not code.startswith("<"))
     if any(unicodedata.decomposition(it).startswith(_MEANING) for it in (character[0], *inner)):
         return None

@@ -205,7 +205,8 @@ def test_of_a_redemption_only_where_it_stands_is_changed(books: Database) -> Non
 def test_of_an_order_what_was_paid_and_credited_is_not_changed(books: Database) -> None:
     pending = order_store.create(1, "top_up", 500).id
 
-    for change in ("id = 7", "account_id = 2", "amount_cents = 1", "credit_cents = NULL"):
+    changes = ("id = 7", "account_id = 2", "amount_cents = 1", "credit_cents = NULL")
+    for change in (*changes, "status = 'pending'", "status = 'failed'"):
         with refused(books, "an order keeps its account, and what was paid and credited"):
             run(books, f"UPDATE orders SET {change} WHERE id = 1")
     run(books, f"UPDATE orders SET amount_cents = 1 WHERE id = {pending}")
@@ -218,6 +219,20 @@ def test_a_balance_with_lines_is_not_deleted(books: Database) -> None:
     with refused(books, words):
         run(books, "DELETE FROM account_balances WHERE account_id = 2")
     run(books, "DELETE FROM account_balances WHERE account_id = 3")
+
+
+def test_a_balance_that_was_taken_over_is_not_deleted(books: Database) -> None:
+    balance_store.get_or_create(3)
+    tamper(
+        books,
+        "UPDATE account_balances SET balance_cents = 5000, opening_cents = 5000"
+        " WHERE account_id = 3",
+    )
+
+    words = kept(books, "DELETE", "account_balances", "a balance with lines is never deleted")
+    with refused(books, words):
+        run(books, "DELETE FROM account_balances WHERE account_id = 3")
+    assert balance_store.deduct(3, 1, "a message").balance_after_cents == 4_999
 
 
 def test_nothing_that_is_kept_is_deleted(books: Database) -> None:
@@ -346,6 +361,10 @@ def test_a_balance_does_not_move_without_a_line(books: Database) -> None:
         moved(1, 700, 1),
         moved(1, 600, 5),
         "UPDATE account_balances SET opening_cents = 1 WHERE account_id = 1",
+        # What may not be NULL gets its default so, past every comparison.
+        "UPDATE OR REPLACE account_balances SET opening_cents = NULL WHERE account_id = 1",
+        "UPDATE OR REPLACE account_balances SET account_version = NULL, balance_cents = 777",
+        "UPDATE OR REPLACE account_balances SET balance_cents = NULL",
     ):
         with refused(books, MOVES):
             run(books, statement)

@@ -153,7 +153,7 @@ BAD: dict[str, list[Any]] = {
     "account_balances.balance_cents": [100_000_000_000, -100_000_000_000, 0.5, "ten", None],
     "account_balances.updated_at": ["", "now", None],
     "account_balances.account_version": [-1, 1.5, "one", None],
-    "account_balances.opening_cents": [100_000_000_000, -100_000_000_000, 0.5, "ten", None],
+    "account_balances.opening_cents": [100_099_999_999, -100_099_999_999, 0.5, "ten", None],
     "transactions.id": [0],
     "transactions.account_id": [2, None],
     "transactions.order_id": [2, "one"],

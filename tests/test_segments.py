@@ -209,6 +209,10 @@ def test_what_turns_a_text_to_ucs_2_is_named_with_what_would_not(
     assert counted.culprits == (culprit,)
 
 
+def test_a_fraction_behind_a_digit_has_no_replacement() -> None:
+    assert [culprit.replacement for culprit in count_segments("5½, ½").culprits] == [None, "1/2"]
+
+
 def test_every_culprit_is_named_where_it_stands() -> None:
     counted = count_segments("“Hi” … it’s")
 

@@ -76,16 +76,17 @@ SQLITE_GUARDS = (
     """,
     """
     CREATE TRIGGER account_balances_move BEFORE UPDATE ON account_balances
-    WHEN NEW.id <> OLD.id
-        OR NEW.account_id <> OLD.account_id
-        OR NEW.opening_cents <> OLD.opening_cents
+    WHEN NEW.id IS NOT OLD.id
+        OR NEW.account_id IS NOT OLD.account_id
+        OR NEW.opening_cents IS NOT OLD.opening_cents
+        OR NEW.account_version IS NULL
         OR NEW.account_version NOT IN (OLD.account_version, OLD.account_version + 1)
-        OR NEW.account_version = OLD.account_version AND NEW.balance_cents <> OLD.balance_cents
+        OR NEW.account_version = OLD.account_version AND NEW.balance_cents IS NOT OLD.balance_cents
     BEGIN SELECT RAISE(ABORT, 'a balance keeps its account, and moves by a line'); END
     """,
     """
     CREATE TRIGGER account_balances_no_delete BEFORE DELETE ON account_balances
-    WHEN OLD.account_version > 0
+    WHEN OLD.account_version > 0 OR OLD.opening_cents <> 0
     BEGIN SELECT RAISE(ABORT, 'a balance with lines is never deleted'); END
     """,
     """
@@ -196,7 +197,8 @@ POSTGRESQL_GUARDS = (
     """,
     """
     CREATE TRIGGER account_balances_no_delete BEFORE DELETE ON account_balances
-    FOR EACH ROW WHEN (old.account_version > 0) EXECUTE FUNCTION tbpay_refuse()
+    FOR EACH ROW WHEN (old.account_version > 0 OR old.opening_cents <> 0)
+    EXECUTE FUNCTION tbpay_refuse()
     """,
     """
     CREATE TRIGGER account_balances_no_truncate BEFORE TRUNCATE ON account_balances
@@ -271,7 +273,7 @@ def add_columns() -> None:
     if not is_postgresql():
         is_counter += " AND typeof(account_version) IN ('integer', 'null')"
     add("account_balances", counter, is_counter)
-    is_balance = "opening_cents BETWEEN -99999999999 AND 99999999999"
+    is_balance = "opening_cents BETWEEN -100099999998 AND 100099999998"
     if not is_postgresql():
         is_balance += " AND typeof(opening_cents) IN ('integer', 'null')"
     kind = "BIGINT" if is_postgresql() else "INTEGER"

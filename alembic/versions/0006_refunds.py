@@ -26,10 +26,13 @@ TIME = sa.String(50).with_variant(sa.String(50, collation="C"), "postgresql")
 SQLITE_GUARDS = (
     """
     CREATE TRIGGER orders_no_change BEFORE UPDATE ON orders
-    WHEN NEW.id <> OLD.id
-        OR NEW.account_id <> OLD.account_id
-        OR OLD.status IN ('completed', 'refunded')
-            AND (NEW.amount_cents <> OLD.amount_cents OR NEW.credit_cents IS NOT OLD.credit_cents)
+    WHEN NEW.id IS NOT OLD.id
+        OR NEW.account_id IS NOT OLD.account_id
+        OR OLD.status IN ('completed', 'refunded') AND (
+            NEW.status NOT IN ('completed', 'refunded')
+            OR NEW.amount_cents IS NOT OLD.amount_cents
+            OR NEW.credit_cents IS NOT OLD.credit_cents
+        )
         OR EXISTS (
             SELECT 1 FROM orders
             WHERE id <> OLD.id AND stripe_session_id = NEW.stripe_session_id
@@ -66,7 +69,8 @@ BEGIN
     IF NEW.id <> OLD.id
         OR NEW.account_id <> OLD.account_id
         OR OLD.status IN ('completed', 'refunded') AND (
-            NEW.amount_cents <> OLD.amount_cents
+            NEW.status NOT IN ('completed', 'refunded')
+            OR NEW.amount_cents <> OLD.amount_cents
             OR NEW.credit_cents IS DISTINCT FROM OLD.credit_cents
         )
     THEN

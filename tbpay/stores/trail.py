@@ -282,6 +282,7 @@ _GUARDS_WORDS = (
     "a charge moves the balance",
     "a balance is what its last line",
     "a balance keeps its account",
+    "a balance begins at 0",
 )
 
 

@@ -52,7 +52,8 @@ def verify(
     """Verify the ledger, or what of it is of one account: its codes and the guards as well.
 
     - ``lines``: an account's lines count 1 … n, and the balance after each is the one before, from
-      0, plus or minus its amount; an order that a line names is of the same account;
+      0, plus or minus its amount: a balance that was taken over with more than its lines say is
+      named; an order that a line names is of the same account;
     - ``balances``: a balance is what the last line says, and the micros above its cents what the
       last charge of an SMS left; it counts as many lines;
     - ``trails``: a balance is what all of the lines add up to;
@@ -61,8 +62,10 @@ def verify(
       its line's text alone to tell of it is not found: the money is what the line says;
     - ``orders``: completed, an order has its one credit; failed, it has none;
     - ``refunds``: no more goes back than was paid, each part takes back its share of the credit,
-      by a line of just that; an order is ``refunded`` exactly when all of it is;
-    - ``redemptions``: an order with a code has its one use, standing as the order does;
+      by a line of just that; an order is ``refunded`` exactly when all of it is; no line says
+      that it is of a refund that nobody knows of;
+    - ``redemptions``: an order with a code has its one use, of a code that is there, standing as
+      the order does;
     - ``codes``: the uses of a code are those that are reserved or redeemed;
     - ``guards``: the database's own, word for word, and nobody else's.
 
