@@ -173,7 +173,7 @@ class TextFile:
     def _read(self) -> bytes:
         with _translated(self.name):
             # No more than is there: what is typed on a terminal ends with one sign of its end.
-            block: bytes = self._stream.read1(_PIECE_BYTES)  # type: ignore[attr-defined]
+            block: bytes = self._stream.read1(_PIECE_BYTES)  # type: ignore[attr-defined]  # a buffer
         self.read_bytes += len(block)
         if self._on_bytes is not None:
             self._on_bytes(block)

@@ -53,7 +53,7 @@ class File(_Named):
     def exists(self) -> bool:
         """Tell whether there is a file of that name that can be seen."""
         # Path.exists raises for a name that is too long or in a directory that is closed to us.
-        return os.path.exists(self.path)  # noqa: PTH110
+        return os.path.exists(self.path)  # noqa: PTH110 - see above
 
     @property
     def url(self) -> sa.URL:

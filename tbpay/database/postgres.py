@@ -58,7 +58,7 @@ def new_engine(server: Server, **options: Any) -> sa.Engine:
 
     # Not by events: where an engine has any, every statement of every unit looks for them.
     made.dialect.do_begin = _begin  # type: ignore[assignment,method-assign]  # its purpose
-    made.dialect.do_terminate = _terminate  # type: ignore[assignment,method-assign]
+    made.dialect.do_terminate = _terminate  # type: ignore[assignment,method-assign]  # its purpose
     return made
 
 
